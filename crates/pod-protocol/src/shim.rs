@@ -1,0 +1,1 @@
+//! Node <-> shim: the pod folder and the socket protocol.
