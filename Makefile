@@ -1,0 +1,54 @@
+# Two commands do everything on a fresh machine: `make demo` (train, register, serve, predict) and `make test`.
+# Build outputs, Python environments and built helpers live outside the checkout, so that runs stay quick.
+CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/slipway
+export CARGO_TARGET_DIR ?= $(CACHE)/target
+export SLIPWAY_CACHE := $(CACHE)
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+BIN := $(CARGO_TARGET_DIR)/release/slipway
+
+.PHONY: help demo test lint fmt unit deps conformance crash fuzz bench wheel release clean-cache
+
+help: ## Lists the targets.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
+
+demo: deps release ## Builds, starts a cluster, trains, registers, serves and predicts (examples/iris).
+	@scripts/demo.sh "$(BIN)"
+
+test: deps lint unit ## Passes the tests: lint, then every test of the workspace with real kubectl, kfp and mlflow.
+
+lint: deps ## rustfmt, clippy with warnings denied, licences, tidy.
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	"$(CACHE)/tools/bin/cargo-deny" --offline check licenses bans sources
+	cargo run -q -p xtask --locked -- tidy
+
+unit: deps ## Every test of the workspace.
+	cargo test --workspace --locked --no-fail-fast
+
+fmt: ## Formats the code.
+	cargo fmt --all
+
+deps: ## Installs what building and testing need (apt, pip), inside the cache folder where it can.
+	@scripts/deps.sh
+
+release: ## The release binary.
+	cargo build --release --locked -p slipway
+
+conformance: deps release ## Real clients against the binary: kubectl, kfp, mlflow, joblib, curl.
+	@conformance/run.sh "$(BIN)"
+
+crash: deps release ## kill -9 at random points, and power cuts under the store.
+	@conformance/crash/run.sh "$(BIN)"
+
+fuzz: ## Random and mutated input for every parser, seeded; FUZZ_SEED and FUZZ_CASES choose.
+	PROPTEST_CASES=$${FUZZ_CASES:-20000} cargo test --release --locked -p models -p codecs -p plan -p objects -- hostile fuzz never
+
+bench: deps release ## Side by side with peers; prints ratios (BENCH=start,jobs,... chooses rows).
+	@bench/run.sh "$(BIN)"
+
+wheel: release ## A Python wheel that carries the binary: dist/slipway-*.whl.
+	@scripts/wheel.py "$(BIN)" dist
+
+clean-cache: ## Removes build outputs, environments and helpers.
+	rm -rf "$(CACHE)"
