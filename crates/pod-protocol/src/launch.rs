@@ -187,3 +187,14 @@ pub struct UploadedArtifact {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub sha256: String,
 }
+
+/// Body of `POST {ARTIFACTS_URL}/v1/task-results`: the platform writes it as a `WorkflowTaskResult` with the report
+/// under `report`, so that the launcher needs neither TLS nor rights on the Kubernetes API.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TaskResultPost {
+    /// Which object.
+    pub task_result: TaskResultRef,
+    /// Its content.
+    pub report: LaunchReport,
+}
