@@ -5,4 +5,8 @@
 //!
 //! Not here: anything that does IO, waits, or knows an API object.
 
+pub mod duration;
 pub mod net;
+pub mod percent;
+pub mod quantity;
+pub mod selector;
