@@ -1,0 +1,4 @@
+//! The cluster in a process: configuration, wiring of the parts, and its data folder.
+
+pub mod folder;
+pub mod kubeconfig;
