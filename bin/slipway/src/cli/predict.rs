@@ -18,11 +18,14 @@ pub struct Args {
     /// Name of the InferenceService.
     name: String,
     /// Rows: numbers with commas (rows with semicolons), JSON, or @FILE with JSON.
-    #[arg(required_unless_present = "example", conflicts_with = "example")]
+    #[arg(required_unless_present_any = ["example", "url"], conflicts_with = "example")]
     rows: Option<String>,
     /// Send one row of zeros as wide as the model asks, and show the request.
     #[arg(long)]
     example: bool,
+    /// Only print the URL of its Service.
+    #[arg(long)]
+    url: bool,
     /// Its namespace.
     #[arg(short, long, default_value = "default")]
     namespace: String,
@@ -33,6 +36,10 @@ pub fn run(args: Args) -> Result<()> {
     let given = args.rows.as_deref().map(instances).transpose()?;
     block_on(async {
         let base = address(&args).await?;
+        if args.url {
+            println!("{base}");
+            return Ok(());
+        }
         let http = reqwest::Client::new();
         let instances = match given {
             Some(rows) => rows,
