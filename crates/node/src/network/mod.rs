@@ -11,12 +11,18 @@
 //! Not here: which pods run (the node's pod loop calls `attach` and `detach`), and who gives a Service its address
 //! (the API server, from `Network::service_range`).
 
+mod addresses;
+mod loopback;
+pub mod proxy;
+
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
 use types::net::Ipv4Range;
+
+pub use loopback::Loopback;
 
 /// What a pod asks of the network.
 #[derive(Clone, Debug, PartialEq, Eq)]
