@@ -9,6 +9,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, params};
 
@@ -53,6 +54,8 @@ impl Db {
             None => Connection::open_with_flags(path, flags),
         };
         let connection = opened.map_err(Error::database("open the database"))?;
+        // Long enough for a server that is just going down to let go.
+        connection.busy_timeout(Duration::from_millis(500)).map_err(Error::database("open the database"))?;
         let db = Self { connection };
         db.configure(options).map_err(|e| match e.sqlite_error_code() {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
