@@ -1,1 +1,34 @@
-//! See ARCHITECTURE.md.
+//! Model formats and evaluators: from bytes to answers, without Python and without IO.
+//!
+//! * [`load`] reads the model of a [`Folder`]; [`inspect()`] reports on it.
+//! * [`Native`] evaluates it as a [`Backend`], the trait that the model server knows.
+//!
+//! Nothing in a file is executed: pickles are read by a machine that calls nothing (`pickle`), and what a file
+//! can claim is bounded by [`Limits`].
+//!
+//! Not here: files and sockets (`infer`), wire formats (`codecs`).
+
+mod array;
+mod backend;
+mod container;
+#[cfg(any(test, feature = "testkit"))]
+pub mod contract;
+mod error;
+mod graph;
+mod inspect;
+mod limits;
+mod npy;
+mod pickle;
+mod sklearn;
+mod skops;
+mod source;
+mod tensor;
+
+pub use backend::{Backend, BackendError, Batch, Signature, TensorSpec};
+pub use error::LoadError;
+pub use inspect::{Format, Inspection, Line, Loaded, inspect, inspect_bytes, load, load_bytes};
+pub use limits::Limits;
+pub use sklearn::native::{Method, Native};
+pub use sklearn::{Estimator, Labels, Part};
+pub use source::{Folder, Memory, choose};
+pub use tensor::{Buffer, DType, Element, Outputs, RANK_MAX, Region, Shape, Storage, Tensor};

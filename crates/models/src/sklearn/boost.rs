@@ -1,0 +1,167 @@
+//! Gradient boosting (`GradientBoostingClassifier` and `…Regressor`).
+//!
+//! Raw scores start at what `init_` says and grow by each stage's trees; a class's probability is the inverse
+//! link of its score.
+//!
+//! Not here: histogram gradient boosting, whose trees have another form.
+
+use super::attrs::Attrs;
+use super::labels::Labels;
+use super::tree::{RawTree, Trees};
+use super::{Classify, Evaluated, Read, Regress, Role, Rows, argmax, expit, softmax};
+use crate::error::Result;
+
+#[derive(Clone, Copy, PartialEq)]
+enum Loss {
+    Log,
+    Exponential,
+}
+
+struct Boosted {
+    trees: Trees,
+    /// Scores of a row: 1 for regression and two classes, else one for each class.
+    scores: usize,
+    start: Vec<f64>,
+    loss: Loss,
+}
+
+impl Boosted {
+    fn raw(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
+        for row in out.chunks_exact_mut(self.scores) {
+            row.copy_from_slice(&self.start);
+        }
+        let scores = self.scores;
+        self.trees.walk(rows, |row, tree, says| out[row * scores + tree % scores] += says[0])
+    }
+}
+
+impl Regress for Boosted {
+    fn targets(&self) -> usize {
+        1
+    }
+
+    fn predict(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
+        self.raw(rows, out)
+    }
+}
+
+impl Classify for Boosted {
+    fn classes(&self) -> usize {
+        self.scores.max(2)
+    }
+
+    fn pick(&self, rows: Rows<'_>, picks: &mut [u32]) -> Evaluated {
+        let mut raw = vec![0.0; rows.count * self.scores];
+        self.raw(rows, &mut raw)?;
+        for (pick, scores) in picks.iter_mut().zip(raw.chunks_exact(self.scores)) {
+            *pick = if self.scores == 1 { u32::from(scores[0] >= 0.0) } else { argmax(scores) };
+        }
+        Ok(())
+    }
+
+    fn has_probabilities(&self) -> bool {
+        true
+    }
+
+    fn probabilities(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
+        if self.scores > 1 {
+            self.raw(rows, out)?;
+            out.chunks_exact_mut(self.scores).for_each(softmax);
+            return Ok(());
+        }
+        let mut raw = vec![0.0; rows.count];
+        self.raw(rows, &mut raw)?;
+        let factor = if self.loss == Loss::Exponential { 2.0 } else { 1.0 };
+        for (pair, score) in out.chunks_exact_mut(2).zip(raw) {
+            pair[1] = expit(factor * score);
+            pair[0] = 1.0 - pair[1];
+        }
+        Ok(())
+    }
+
+    fn decisions_width(&self) -> usize {
+        self.scores
+    }
+
+    fn decisions(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
+        self.raw(rows, out)
+    }
+}
+
+fn gather(attrs: &Attrs<'_>, scores: usize) -> Result<Trees> {
+    let mut trees = Trees::new(attrs.features()?, 1);
+    let rate = attrs.float("learning_rate")?;
+    let members = attrs.estimators("estimators_")?;
+    if scores == 0 || !members.len().is_multiple_of(scores) {
+        return Err(attrs.error(format!("{} trees for {scores} scores", members.len())));
+    }
+    for (index, member) in members.into_iter().enumerate() {
+        let raw = RawTree::read(&Attrs::new(member)?)?;
+        trees.add(&raw, rate).map_err(|what| attrs.error(format!("tree {index}: {what}")))?;
+    }
+    Ok(trees)
+}
+
+fn finish(trees: Trees, scores: usize, start: Vec<f64>, loss: Loss) -> (Boosted, String, u64) {
+    let detail = format!("{} trees, {} nodes", trees.count(), trees.nodes());
+    let cost = trees.row_cost_ns();
+    (Boosted { trees, scores, start, loss }, detail, cost)
+}
+
+/// The name of the class of `init_`, without its module; empty where it is the text `zero`.
+fn init_class(attrs: &Attrs<'_>) -> String {
+    let init = attrs.opt("init_").map(|init| init.class_name()).unwrap_or_default();
+    let is_zero = attrs.opt("init").and_then(|init| init.text()) == Some("zero") || init == "str";
+    if is_zero { String::new() } else { init.rsplit('.').next().unwrap_or_default().to_owned() }
+}
+
+pub(super) fn regressor(attrs: &Attrs<'_>) -> Result<Read> {
+    let start = match init_class(attrs).as_str() {
+        "" => 0.0,
+        "DummyRegressor" => {
+            let init = Attrs::new(attrs.req("init_")?)?;
+            init.floats("constant_")?.first().copied().ok_or_else(|| init.error("constant_ is empty"))?
+        }
+        other => return Err(attrs.unsupported(&format!("init={other}"))),
+    };
+    let (model, detail, cost) = finish(gather(attrs, 1)?, 1, vec![start], Loss::Log);
+    Ok(Read::new(Role::Regressor(Box::new(model)), detail, cost))
+}
+
+pub(super) fn classifier(attrs: &Attrs<'_>) -> Result<Read> {
+    let labels = Labels::read(attrs)?;
+    let scores = if labels.len() == 2 { 1 } else { labels.len() };
+    let loss = match attrs.text("loss")? {
+        "log_loss" | "deviance" => Loss::Log,
+        "exponential" => Loss::Exponential,
+        other => return Err(attrs.unsupported(&format!("loss={other:?}"))),
+    };
+    let start = match init_class(attrs).as_str() {
+        "" => vec![0.0; scores],
+        "DummyClassifier" => {
+            let init = Attrs::new(attrs.req("init_")?)?;
+            if init.text("strategy")? != "prior" {
+                return Err(attrs.unsupported("an init that is not the prior"));
+            }
+            prior_scores(&init.column_floats("class_prior_", labels.len())?, loss)
+        }
+        other => return Err(attrs.unsupported(&format!("init={other}"))),
+    };
+    let (model, detail, cost) = finish(gather(attrs, scores)?, scores, start, loss);
+    Ok(Read::new(Role::Classifier(Box::new(model), labels), detail, cost))
+}
+
+/// The link of the classes' shares, kept away from 0 and 1 by the precision of `f32` as the library does.
+fn prior_scores(prior: &[f64], loss: Loss) -> Vec<f64> {
+    let eps = f64::from(f32::EPSILON);
+    let shares: Vec<f64> = prior.iter().map(|share| share.clamp(eps, 1.0 - eps)).collect();
+    if let [_, positive] = shares.as_slice() {
+        let logit = (positive / (1.0 - positive)).ln();
+        return vec![if loss == Loss::Exponential { 0.5 * logit } else { logit }];
+    }
+    // The symmetric link: logarithms around their mean. An older version leaves the mean in; a softmax
+    // does not see it.
+    let logs: Vec<f64> = shares.iter().map(|share| share.ln()).collect();
+    let mean = logs.iter().sum::<f64>() / logs.len() as f64;
+    logs.into_iter().map(|log| log - mean).collect()
+}

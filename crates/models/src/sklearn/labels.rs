@@ -1,0 +1,112 @@
+//! What classes are called.
+//!
+//! `classes_` decides the type of the answer: integers stay integers, texts texts, truth values truth values.
+//!
+//! Not here: choosing a class.
+
+use super::attrs::Attrs;
+use crate::array::{Elements, Kind};
+use crate::error::Result;
+use crate::graph::{Node, View};
+use crate::tensor::{DType, Outputs, Shape};
+
+/// The labels of classes, by index.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Labels {
+    /// Integers.
+    Ints(Vec<i64>),
+    /// Numbers.
+    Floats(Vec<f64>),
+    /// Texts.
+    Texts(Vec<String>),
+    /// Truth values.
+    Bools(Vec<bool>),
+}
+
+impl Labels {
+    pub(super) fn read(attrs: &Attrs<'_>) -> Result<Self> {
+        let value = attrs.req("classes_")?;
+        if let Some(items) = value.items()
+            && items.iter().any(|item| item.array().is_some_and(|array| !array.shape.is_empty()))
+        {
+            return Err(attrs.unsupported("several outputs (multi-output classification)"));
+        }
+        Self::of(value).ok_or_else(|| attrs.error("classes_ holds neither numbers nor texts"))
+    }
+
+    fn of(value: View<'_>) -> Option<Self> {
+        if let Node::Array(array) = value.node()
+            && matches!(array.elements, Elements::Raw(_))
+        {
+            return match array.dtype.kind {
+                Kind::Bool => Some(Self::Bools(array.to_i64s()?.into_iter().map(|int| int != 0).collect())),
+                Kind::Int | Kind::Uint => array.to_i64s().map(Self::Ints),
+                Kind::Float => array.to_f64s().map(Self::Floats),
+                _ => array.to_texts().map(Self::Texts),
+            };
+        }
+        if let Some(texts) = value.texts() {
+            return Some(Self::Texts(texts));
+        }
+        let items = value.items()?;
+        if items.iter().all(|item| matches!(item.node(), Node::Bool(_))) {
+            return Some(Self::Bools(items.into_iter().map(View::truth).collect::<Option<_>>()?));
+        }
+        let ints: Option<Vec<i64>> = items.iter().map(|item| item.int()).collect();
+        match ints {
+            Some(ints) => Some(Self::Ints(ints)),
+            None => value.floats().map(Self::Floats),
+        }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Ints(all) => all.len(),
+            Self::Floats(all) => all.len(),
+            Self::Texts(all) => all.len(),
+            Self::Bools(all) => all.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The type of the answer.
+    pub fn dtype(&self) -> DType {
+        match self {
+            Self::Ints(_) => DType::I64,
+            Self::Floats(_) => DType::F64,
+            Self::Texts(_) => DType::Text,
+            Self::Bools(_) => DType::Bool,
+        }
+    }
+
+    /// As texts, for reports.
+    pub fn to_texts(&self) -> Vec<String> {
+        match self {
+            Self::Ints(all) => all.iter().map(i64::to_string).collect(),
+            Self::Floats(all) => all.iter().map(f64::to_string).collect(),
+            Self::Texts(all) => all.clone(),
+            Self::Bools(all) => all.iter().map(bool::to_string).collect(),
+        }
+    }
+
+    /// Writes the label of each pick.
+    pub(super) fn write(&self, picks: &[u32], shape: Shape, outputs: &mut Outputs) {
+        match self {
+            Self::Ints(all) => copy(all, picks, outputs.numbers(shape)),
+            Self::Floats(all) => copy(all, picks, outputs.numbers(shape)),
+            Self::Texts(all) => outputs.texts(shape, picks.iter().map(|pick| all[*pick as usize].as_str())),
+            Self::Bools(all) => outputs.truths(shape, picks.iter().map(|pick| all[*pick as usize])),
+        }
+    }
+}
+
+fn copy<T: Copy>(all: &[T], picks: &[u32], out: &mut [T]) {
+    for (slot, pick) in out.iter_mut().zip(picks) {
+        *slot = all[*pick as usize];
+    }
+}

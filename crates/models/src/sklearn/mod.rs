@@ -1,0 +1,271 @@
+//! scikit-learn's estimators, evaluated natively.
+//!
+//! A file's values become one [`Estimator`]: what it answers is what the library answers (the same classes;
+//! probabilities within 1e-12). Each family has a file that reads the attributes and evaluates; a class or a
+//! setting that is not known is an error with its full name, never an approximation.
+//!
+//! * `tree` compiles trees for `forest` and `boost`; `linear`, `scale`, `pipeline` and so on are families.
+//! * [`native::Native`] is the [`crate::Backend`] over any of them.
+//!
+//! Not here: the reading of files.
+
+mod attrs;
+mod boost;
+mod cluster;
+mod forest;
+mod labels;
+mod linear;
+pub mod native;
+mod pipeline;
+mod scale;
+mod tree;
+
+use crate::backend::BackendError;
+use crate::error::{LoadError, Result};
+use crate::graph::View;
+use attrs::Attrs;
+pub use labels::Labels;
+
+/// How deep estimators may nest: pipelines in pipelines.
+const NESTING_MAX: usize = 32;
+
+/// Rows of numbers, one after the other.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rows<'a> {
+    data: &'a [f64],
+    width: usize,
+    count: usize,
+}
+
+impl<'a> Rows<'a> {
+    fn new(data: &'a [f64], width: usize, count: usize) -> Self {
+        debug_assert_eq!(data.len(), width * count);
+        Self { data, width, count }
+    }
+
+    fn iter(self) -> impl Iterator<Item = &'a [f64]> {
+        // `chunks_exact` refuses a width of zero, which a model without features would have.
+        (0..self.count).map(move |row| &self.data[row * self.width..(row + 1) * self.width])
+    }
+}
+
+/// The answer of an evaluator.
+pub(crate) type Evaluated<T = ()> = std::result::Result<T, BackendError>;
+
+/// Tells classes apart. Buffers of the caller have `rows × classes` or `rows` elements.
+pub(crate) trait Classify: Send + Sync {
+    /// How many classes.
+    fn classes(&self) -> usize;
+
+    /// The index of each row's class.
+    fn pick(&self, rows: Rows<'_>, picks: &mut [u32]) -> Evaluated;
+
+    /// Whether [`Classify::probabilities`] works, as the library's `predict_proba` would.
+    fn has_probabilities(&self) -> bool;
+
+    /// Each row's probabilities; `out` is zeroed.
+    fn probabilities(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated;
+
+    /// How many numbers `decision_function` gives for a row; 0 where the library has none.
+    fn decisions_width(&self) -> usize {
+        0
+    }
+
+    /// The library's `decision_function`.
+    fn decisions(&self, _rows: Rows<'_>, _out: &mut [f64]) -> Evaluated {
+        Err(BackendError::Internal("this classifier has no decision_function".into()))
+    }
+}
+
+/// Predicts numbers.
+pub(crate) trait Regress: Send + Sync {
+    /// Numbers for each row.
+    fn targets(&self) -> usize;
+
+    /// The prediction; `out` has `rows × targets` elements and is zeroed.
+    fn predict(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated;
+}
+
+/// Turns rows into other rows.
+pub(crate) trait Transform: Send + Sync {
+    /// How wide a row is afterwards.
+    fn width_out(&self) -> usize;
+
+    /// Writes `rows × width_out` numbers; `out` is zeroed.
+    fn transform(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated;
+}
+
+/// What an estimator does.
+pub(crate) enum Role {
+    Classifier(Box<dyn Classify>, Labels),
+    Regressor(Box<dyn Regress>),
+    /// Predictions are whole numbers: clusters, or 1 and -1 for in- and outliers.
+    Assigner(Box<dyn Regress>),
+    Transformer(Box<dyn Transform>),
+}
+
+/// One line of the report about an estimator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// How deep it is nested.
+    pub depth: usize,
+    /// The step's name, where it has one.
+    pub step: Option<String>,
+    /// The class's full name.
+    pub class: String,
+    /// Sizes: trees, nodes, coefficients.
+    pub detail: String,
+}
+
+/// An estimator that can be evaluated.
+pub struct Estimator {
+    pub(crate) role: Role,
+    pub(crate) features: usize,
+    pub(crate) feature_names: Vec<String>,
+    pub(crate) class: String,
+    pub(crate) version: Option<String>,
+    pub(crate) parts: Vec<Part>,
+    pub(crate) row_cost_ns: u64,
+}
+
+impl std::fmt::Debug for Estimator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Estimator").field("class", &self.class).field("features", &self.features).finish_non_exhaustive()
+    }
+}
+
+/// What one class's reader returns; the dispatcher adds what all have in common.
+pub(crate) struct Read {
+    role: Role,
+    detail: String,
+    row_cost_ns: u64,
+    /// Estimators within, for the report.
+    inner: Vec<Part>,
+    /// How many columns it takes, where it is not `n_features_in_`.
+    features: Option<usize>,
+}
+
+impl Read {
+    fn new(role: Role, detail: impl Into<String>, row_cost_ns: u64) -> Self {
+        Self { role, detail: detail.into(), row_cost_ns, inner: Vec::new(), features: None }
+    }
+}
+
+/// Reads the estimator that a file holds.
+pub fn read(root: View<'_>) -> Result<Estimator> {
+    read_at(root, 0)
+}
+
+pub(crate) fn read_at(view: View<'_>, depth: usize) -> Result<Estimator> {
+    if depth > NESTING_MAX {
+        return Err(LoadError::TooLarge { what: "nesting of estimators", limit: NESTING_MAX });
+    }
+    let attrs = Attrs::new(view)?;
+    let read = dispatch(&attrs, depth)?;
+    let features = match read.features {
+        Some(features) => features,
+        None => attrs.features()?,
+    };
+    let mut parts = vec![Part { depth, step: None, class: attrs.class.clone(), detail: read.detail }];
+    parts.extend(read.inner);
+    Ok(Estimator {
+        role: read.role,
+        features,
+        feature_names: attrs.opt("feature_names_in_").and_then(View::texts).unwrap_or_default(),
+        version: attrs.version(),
+        class: attrs.class,
+        parts,
+        row_cost_ns: read.row_cost_ns,
+    })
+}
+
+fn dispatch(attrs: &Attrs<'_>, depth: usize) -> Result<Read> {
+    let Some(path) = attrs.class.strip_prefix("sklearn.") else {
+        return Err(LoadError::unsupported(format!("{} is not evaluated natively", attrs.class)));
+    };
+    let name = path.rsplit('.').next().unwrap_or_default();
+    match name {
+        "DecisionTreeClassifier" | "ExtraTreeClassifier" => forest::single_classifier(attrs),
+        "DecisionTreeRegressor" | "ExtraTreeRegressor" => forest::single_regressor(attrs),
+        "RandomForestClassifier" | "ExtraTreesClassifier" => forest::classifier(attrs),
+        "RandomForestRegressor" | "ExtraTreesRegressor" => forest::regressor(attrs),
+        "GradientBoostingClassifier" => boost::classifier(attrs),
+        "GradientBoostingRegressor" => boost::regressor(attrs),
+        "LinearRegression" | "Ridge" | "RidgeCV" | "Lasso" | "LassoCV" | "ElasticNet" | "ElasticNetCV" | "Lars"
+        | "LarsCV" | "LassoLars" | "LassoLarsCV" | "LassoLarsIC" | "OrthogonalMatchingPursuit" | "BayesianRidge"
+        | "ARDRegression" | "HuberRegressor" | "TheilSenRegressor" | "QuantileRegressor" | "SGDRegressor"
+        | "PassiveAggressiveRegressor" | "LinearSVR" | "MultiTaskLasso" | "MultiTaskElasticNet"
+        | "MultiTaskLassoCV" | "MultiTaskElasticNetCV" | "TransformedLinear" => linear::regressor(attrs),
+        "PoissonRegressor" | "GammaRegressor" => linear::log_regressor(attrs),
+        "LogisticRegression" | "LogisticRegressionCV" => linear::logistic(attrs),
+        "SGDClassifier" => linear::sgd_classifier(attrs),
+        "LinearSVC" | "RidgeClassifier" | "RidgeClassifierCV" | "Perceptron" | "PassiveAggressiveClassifier" => {
+            linear::margin_classifier(attrs)
+        }
+        "LinearDiscriminantAnalysis" => linear::discriminant(attrs),
+        "StandardScaler" => scale::standard(attrs),
+        "MinMaxScaler" => scale::min_max(attrs),
+        "MaxAbsScaler" => scale::max_abs(attrs),
+        "RobustScaler" => scale::robust(attrs),
+        "Normalizer" => scale::normalizer(attrs),
+        "PCA" => scale::pca(attrs),
+        "KMeans" | "MiniBatchKMeans" | "BisectingKMeans" if name != "BisectingKMeans" => cluster::k_means(attrs),
+        "Pipeline" => pipeline::read(attrs, depth),
+        "Tree" => Err(LoadError::unsupported(format!("{} alone, without its estimator", attrs.class))),
+        _ => Err(LoadError::unsupported(format!("{} is not evaluated natively", attrs.class))),
+    }
+}
+
+/// Refuses what the library's `check_array` refuses.
+pub(crate) fn check_finite(rows: Rows<'_>, allow_nan: bool) -> Evaluated {
+    for (index, row) in rows.iter().enumerate() {
+        // A sum is finite only if all its terms are, up to overflow of huge values, which the slow path decides.
+        let sum: f64 = row.iter().sum();
+        if sum.is_finite() {
+            continue;
+        }
+        for value in row {
+            if value.is_nan() && !allow_nan {
+                return Err(BackendError::Input(format!("Input X contains NaN (row {index})")));
+            }
+            if value.is_infinite() {
+                return Err(BackendError::Input(format!("Input X contains infinity (row {index})")));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The first of the greatest, as numpy's `argmax`.
+pub(crate) fn argmax(values: &[f64]) -> u32 {
+    let mut best = 0;
+    for (index, value) in values.iter().enumerate() {
+        if *value > values[best] {
+            best = index;
+        }
+    }
+    best as u32
+}
+
+/// Logistic function without overflow.
+pub(crate) fn expit(x: f64) -> f64 {
+    if x >= 0.0 {
+        1.0 / (1.0 + (-x).exp())
+    } else {
+        let e = x.exp();
+        e / (1.0 + e)
+    }
+}
+
+/// Turns scores into probabilities in place.
+pub(crate) fn softmax(scores: &mut [f64]) {
+    let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let mut sum = 0.0;
+    for score in &mut *scores {
+        *score = (*score - max).exp();
+        sum += *score;
+    }
+    for score in scores {
+        *score /= sum;
+    }
+}

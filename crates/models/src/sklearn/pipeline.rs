@@ -1,0 +1,155 @@
+//! `Pipeline`: transforms, then an estimator.
+//!
+//! The pipeline takes the role of its last step, with the earlier ones in front of it.
+//!
+//! Not here: transforms side by side (`ColumnTransformer`, `FeatureUnion`).
+
+use std::sync::Arc;
+
+use super::attrs::Attrs;
+use super::{Classify, Estimator, Evaluated, Part, Read, Regress, Role, Rows, Transform, read_at};
+use crate::error::Result;
+
+/// Transforms in order.
+struct Chain(Vec<Box<dyn Transform>>);
+
+impl Chain {
+    fn with<T>(&self, rows: Rows<'_>, then: impl FnOnce(Rows<'_>) -> Evaluated<T>) -> Evaluated<T> {
+        let mut data: Option<Vec<f64>> = None;
+        let mut width = rows.width;
+        for step in &self.0 {
+            let mut out = vec![0.0; rows.count * step.width_out()];
+            let before = data.as_deref().unwrap_or(rows.data);
+            step.transform(Rows::new(before, width, rows.count), &mut out)?;
+            width = step.width_out();
+            data = Some(out);
+        }
+        let after = data.as_deref().unwrap_or(rows.data);
+        then(Rows::new(after, width, rows.count))
+    }
+}
+
+struct Before<T: ?Sized> {
+    chain: Arc<Chain>,
+    last: Box<T>,
+}
+
+impl Classify for Before<dyn Classify> {
+    fn classes(&self) -> usize {
+        self.last.classes()
+    }
+
+    fn pick(&self, rows: Rows<'_>, picks: &mut [u32]) -> Evaluated {
+        self.chain.with(rows, |rows| self.last.pick(rows, picks))
+    }
+
+    fn has_probabilities(&self) -> bool {
+        self.last.has_probabilities()
+    }
+
+    fn probabilities(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
+        self.chain.with(rows, |rows| self.last.probabilities(rows, out))
+    }
+
+    fn decisions_width(&self) -> usize {
+        self.last.decisions_width()
+    }
+
+    fn decisions(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
+        self.chain.with(rows, |rows| self.last.decisions(rows, out))
+    }
+}
+
+impl Regress for Before<dyn Regress> {
+    fn targets(&self) -> usize {
+        self.last.targets()
+    }
+
+    fn predict(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
+        self.chain.with(rows, |rows| self.last.predict(rows, out))
+    }
+}
+
+impl Transform for Before<dyn Transform> {
+    fn width_out(&self) -> usize {
+        self.last.width_out()
+    }
+
+    fn transform(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
+        self.chain.with(rows, |rows| self.last.transform(rows, out))
+    }
+}
+
+struct Identity(usize);
+
+impl Transform for Identity {
+    fn width_out(&self) -> usize {
+        self.0
+    }
+
+    fn transform(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
+        out.copy_from_slice(rows.data);
+        Ok(())
+    }
+}
+
+pub(super) fn read(attrs: &Attrs<'_>, depth: usize) -> Result<Read> {
+    let mut inner: Vec<Part> = Vec::new();
+    let mut steps: Vec<Estimator> = Vec::new();
+    for step in attrs.estimators("steps")? {
+        let pair = step.items().unwrap_or_default();
+        let [name, member, ..] = pair.as_slice() else {
+            return Err(attrs.error("a step is not a pair of name and estimator"));
+        };
+        if member.is_none() || member.text() == Some("passthrough") {
+            continue;
+        }
+        let mut estimator = read_at(*member, depth + 1)?;
+        if let Some(part) = estimator.parts.first_mut() {
+            part.step = name.text().map(str::to_owned);
+        }
+        inner.append(&mut estimator.parts);
+        steps.push(estimator);
+    }
+    let mut made = join(attrs, steps)?;
+    made.inner = inner;
+    Ok(made)
+}
+
+fn join(attrs: &Attrs<'_>, steps: Vec<Estimator>) -> Result<Read> {
+    let detail = format!("{} steps", steps.len());
+    let cost: u64 = steps.iter().map(|step| step.row_cost_ns).sum();
+    let features = match steps.first() {
+        Some(first) => first.features,
+        None => attrs.features()?,
+    };
+    let mut chain = Vec::new();
+    let mut width = features;
+    let mut last = None;
+    let count = steps.len();
+    for (index, step) in steps.into_iter().enumerate() {
+        if step.features != width {
+            return Err(attrs.error(format!("{} takes {} columns and gets {width}", step.class, step.features)));
+        }
+        match step.role {
+            Role::Transformer(transform) if index + 1 < count => {
+                width = transform.width_out();
+                chain.push(transform);
+            }
+            _ if index + 1 < count => return Err(attrs.unsupported(&format!("{} as an inner step", step.class))),
+            role => last = Some(role),
+        }
+    }
+    let chain = Arc::new(Chain(chain));
+    let role = match last {
+        None => Role::Transformer(Box::new(Identity(features))),
+        Some(role) if chain.0.is_empty() => role,
+        Some(Role::Classifier(last, labels)) => Role::Classifier(Box::new(Before { chain, last }), labels),
+        Some(Role::Regressor(last)) => Role::Regressor(Box::new(Before { chain, last })),
+        Some(Role::Assigner(last)) => Role::Assigner(Box::new(Before { chain, last })),
+        Some(Role::Transformer(last)) => Role::Transformer(Box::new(Before { chain, last })),
+    };
+    let mut made = Read::new(role, detail, cost);
+    made.features = Some(features);
+    Ok(made)
+}

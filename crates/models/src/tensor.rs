@@ -1,0 +1,388 @@
+//! Tensors: numbers or texts with a shape, wherever their bytes live.
+//!
+//! A tensor is described by dtype, shape and a run of bytes in little-endian order, so that the same value can
+//! lie in a request buffer, in memory of our own, or in a region shared with another process (the backends
+//! that run there). Texts are laid out as in the binary tensor extension of the Open Inference Protocol: for
+//! each a `u32` length and its bytes.
+//!
+//! Not here: making or mapping shared regions (their owner implements [`Region`]).
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+#[cfg(target_endian = "big")]
+compile_error!("tensors are little-endian; views of them would need swapping on this machine");
+
+/// The type of an element.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum DType {
+    Bool,
+    I32,
+    I64,
+    F32,
+    F64,
+    /// Texts or bytes of any length.
+    Text,
+}
+
+impl DType {
+    /// Bytes of an element; 0 where elements differ.
+    pub fn size(self) -> usize {
+        match self {
+            Self::Bool => 1,
+            Self::I32 | Self::F32 => 4,
+            Self::I64 | Self::F64 => 8,
+            Self::Text => 0,
+        }
+    }
+
+    /// The name in the Open Inference Protocol.
+    pub fn v2_name(self) -> &'static str {
+        match self {
+            Self::Bool => "BOOL",
+            Self::I32 => "INT32",
+            Self::I64 => "INT64",
+            Self::F32 => "FP32",
+            Self::F64 => "FP64",
+            Self::Text => "BYTES",
+        }
+    }
+}
+
+/// A Rust type that is an element.
+pub trait Element: bytemuck::Pod {
+    /// Its type.
+    const DTYPE: DType;
+}
+
+impl Element for i32 {
+    const DTYPE: DType = DType::I32;
+}
+impl Element for i64 {
+    const DTYPE: DType = DType::I64;
+}
+impl Element for f32 {
+    const DTYPE: DType = DType::F32;
+}
+impl Element for f64 {
+    const DTYPE: DType = DType::F64;
+}
+
+/// The most dimensions a tensor has.
+pub const RANK_MAX: usize = 8;
+
+/// Dimensions, outermost first, without an allocation.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    dims: [usize; RANK_MAX],
+    rank: usize,
+}
+
+impl Shape {
+    /// `None` when there are more than [`RANK_MAX`] dimensions or the number of elements overflows.
+    pub fn new(dims: &[usize]) -> Option<Self> {
+        if dims.len() > RANK_MAX {
+            return None;
+        }
+        dims.iter().try_fold(1_usize, |product, dim| product.checked_mul(*dim))?;
+        let mut own = [0; RANK_MAX];
+        own[..dims.len()].copy_from_slice(dims);
+        Some(Self { dims: own, rank: dims.len() })
+    }
+
+    /// The dimensions.
+    pub fn dims(&self) -> &[usize] {
+        &self.dims[..self.rank]
+    }
+
+    /// How many elements.
+    pub fn count(&self) -> usize {
+        self.dims().iter().product()
+    }
+}
+
+impl fmt::Debug for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.dims())
+    }
+}
+
+/// A run of bytes that something else owns, for example a mapping shared with another process.
+pub trait Region: Send + Sync {
+    /// The bytes, which stay where they are for the life of the value.
+    fn bytes(&self) -> &[u8];
+}
+
+/// Where the bytes are.
+#[derive(Clone)]
+pub enum Storage<'a> {
+    /// Our own memory, aligned for every element type.
+    Owned(Buffer),
+    /// A part of a shared region: offset and length in bytes.
+    Shared(Arc<dyn Region>, usize, usize),
+    /// Memory of the caller.
+    Borrowed(&'a [u8]),
+}
+
+/// Bytes aligned to eight.
+#[derive(Debug, Clone, Default)]
+pub struct Buffer {
+    words: Vec<u64>,
+    len: usize,
+}
+
+impl Buffer {
+    fn bytes(&self) -> &[u8] {
+        &bytemuck::cast_slice(&self.words)[..self.len]
+    }
+
+    fn resize<T: Element>(&mut self, count: usize) -> &mut [T] {
+        self.len = count * size_of::<T>();
+        self.words.clear();
+        self.words.resize(self.len.div_ceil(8), 0);
+        &mut bytemuck::cast_slice_mut(&mut self.words)[..count]
+    }
+
+    fn push_text(&mut self, text: &str) {
+        let needed = (self.len + 4 + text.len()).div_ceil(8);
+        self.words.resize(needed, 0);
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut self.words);
+        let start = self.len + 4;
+        bytes[self.len..start].copy_from_slice(&(text.len() as u32).to_le_bytes());
+        bytes[start..start + text.len()].copy_from_slice(text.as_bytes());
+        self.len = start + text.len();
+    }
+}
+
+/// A tensor.
+#[derive(Clone)]
+pub struct Tensor<'a> {
+    dtype: DType,
+    shape: Shape,
+    storage: Storage<'a>,
+}
+
+impl<'a> Tensor<'a> {
+    /// Checks that the bytes match dtype and shape; `None` if they do not.
+    pub fn new(dtype: DType, shape: Shape, storage: Storage<'a>) -> Option<Self> {
+        let tensor = Self { dtype, shape, storage };
+        if let Storage::Shared(region, offset, len) = &tensor.storage {
+            region.bytes().get(*offset..offset.checked_add(*len)?)?;
+        }
+        let fits = match dtype {
+            DType::Text => tensor.texts().filter(|text| text.is_some()).count() == shape.count(),
+            _ => shape.count().checked_mul(dtype.size())? == tensor.bytes().len(),
+        };
+        fits.then_some(tensor)
+    }
+
+    /// A view of numbers in the caller's memory; `None` when their count is not the shape's.
+    pub fn borrowed<T: Element>(numbers: &'a [T], dims: &[usize]) -> Option<Self> {
+        Self::new(T::DTYPE, Shape::new(dims)?, Storage::Borrowed(bytemuck::cast_slice(numbers)))
+    }
+
+    /// A tensor of our own.
+    pub fn owned<T: Element>(numbers: &[T], dims: &[usize]) -> Option<Tensor<'static>> {
+        let mut buffer = Buffer::default();
+        buffer.resize::<T>(numbers.len()).copy_from_slice(numbers);
+        Tensor::new(T::DTYPE, Shape::new(dims)?, Storage::Owned(buffer))
+    }
+
+    /// A tensor of texts.
+    pub fn of_texts<S: AsRef<str>>(texts: &[S], dims: &[usize]) -> Option<Tensor<'static>> {
+        let mut buffer = Buffer::default();
+        for text in texts {
+            buffer.push_text(text.as_ref());
+        }
+        Tensor::new(DType::Text, Shape::new(dims)?, Storage::Owned(buffer))
+    }
+
+    /// The element type.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// The dimensions.
+    pub fn dims(&self) -> &[usize] {
+        self.shape.dims()
+    }
+
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        match &self.storage {
+            Storage::Owned(buffer) => buffer.bytes(),
+            Storage::Shared(region, offset, len) => &region.bytes()[*offset..offset + len],
+            Storage::Borrowed(bytes) => bytes,
+        }
+    }
+
+    /// The elements, if they are of this type and lie aligned.
+    pub fn slice<T: Element>(&self) -> Option<&[T]> {
+        if T::DTYPE != self.dtype {
+            return None;
+        }
+        bytemuck::try_cast_slice(self.bytes()).ok()
+    }
+
+    /// The elements as `f64`: in place where they are, else converted; `None` for texts.
+    pub fn to_f64s(&self) -> Option<Cow<'_, [f64]>> {
+        if let Some(slice) = self.slice::<f64>() {
+            return Some(Cow::Borrowed(slice));
+        }
+        let bytes = self.bytes();
+        let numbers: Vec<f64> = match self.dtype {
+            DType::F64 => bytes.chunks_exact(8).map(bytemuck::pod_read_unaligned::<f64>).collect(),
+            DType::F32 => bytes.chunks_exact(4).map(|b| f64::from(bytemuck::pod_read_unaligned::<f32>(b))).collect(),
+            DType::I64 => bytes.chunks_exact(8).map(|b| bytemuck::pod_read_unaligned::<i64>(b) as f64).collect(),
+            DType::I32 => bytes.chunks_exact(4).map(|b| f64::from(bytemuck::pod_read_unaligned::<i32>(b))).collect(),
+            DType::Bool => bytes.iter().map(|byte| f64::from(*byte)).collect(),
+            DType::Text => return None,
+        };
+        Some(Cow::Owned(numbers))
+    }
+
+    /// The texts; an element that breaks the layout or is not UTF-8 is `None` and the last.
+    pub fn texts(&self) -> impl Iterator<Item = Option<&str>> {
+        let mut rest = if self.dtype == DType::Text { self.bytes() } else { &[] };
+        std::iter::from_fn(move || {
+            if rest.is_empty() {
+                return None;
+            }
+            let Some((head, tail)) = rest.split_first_chunk::<4>() else {
+                rest = &[];
+                return Some(None);
+            };
+            let len = u32::from_le_bytes(*head) as usize;
+            let text = tail.get(..len).and_then(|bytes| std::str::from_utf8(bytes).ok());
+            rest = if text.is_some() { &tail[len..] } else { &[] };
+            Some(text)
+        })
+    }
+}
+
+impl fmt::Debug for Tensor<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{:?}", self.dtype.v2_name(), self.shape)
+    }
+}
+
+/// The tensors a backend answers with. The caller keeps it from call to call, so that a steady load reuses the
+/// same memory.
+#[derive(Debug, Default)]
+pub struct Outputs {
+    tensors: Vec<Tensor<'static>>,
+    used: usize,
+}
+
+impl Outputs {
+    /// None yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Forgets the tensors and keeps their memory.
+    pub fn clear(&mut self) {
+        self.used = 0;
+    }
+
+    /// The tensors, in the order of the signature's outputs.
+    pub fn tensors(&self) -> &[Tensor<'static>] {
+        &self.tensors[..self.used]
+    }
+
+    /// Adds a tensor of numbers, all zero, to be filled.
+    pub fn numbers<T: Element>(&mut self, shape: Shape) -> &mut [T] {
+        self.next(T::DTYPE, shape).resize(shape.count())
+    }
+
+    /// Adds a tensor of truth values.
+    pub fn truths(&mut self, shape: Shape, values: impl Iterator<Item = bool>) {
+        let buffer = self.next(DType::Bool, shape);
+        buffer.words.clear();
+        buffer.words.resize(shape.count().div_ceil(8), 0);
+        buffer.len = shape.count();
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut buffer.words);
+        for (byte, value) in bytes.iter_mut().zip(values) {
+            *byte = u8::from(value);
+        }
+    }
+
+    /// Adds a tensor of texts.
+    pub fn texts<'t>(&mut self, shape: Shape, texts: impl Iterator<Item = &'t str>) {
+        let buffer = self.next(DType::Text, shape);
+        buffer.words.clear();
+        buffer.len = 0;
+        for text in texts {
+            buffer.push_text(text);
+        }
+    }
+
+    fn next(&mut self, dtype: DType, shape: Shape) -> &mut Buffer {
+        if self.used == self.tensors.len() {
+            self.tensors.push(Tensor { dtype, shape, storage: Storage::Owned(Buffer::default()) });
+        }
+        let tensor = &mut self.tensors[self.used];
+        self.used += 1;
+        tensor.dtype = dtype;
+        tensor.shape = shape;
+        if !matches!(tensor.storage, Storage::Owned(_)) {
+            tensor.storage = Storage::Owned(Buffer::default());
+        }
+        match &mut tensor.storage {
+            Storage::Owned(buffer) => buffer,
+            Storage::Shared(..) | Storage::Borrowed(_) => unreachable!("it was made owned above"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Fixed(Vec<u8>);
+
+    impl Region for Fixed {
+        fn bytes(&self) -> &[u8] {
+            &self.0
+        }
+    }
+
+    #[test]
+    fn the_same_numbers_read_from_every_storage() {
+        let numbers = [1.5_f64, -2.0];
+        let raw: Vec<u8> = [9_u8].into_iter().chain(numbers.iter().flat_map(|n| n.to_le_bytes())).collect();
+        let region = Arc::new(Fixed(raw));
+        let shape = Shape::new(&[1, 2]).expect("small");
+        let tensors = [
+            Tensor::borrowed(&numbers, &[1, 2]).expect("fits"),
+            Tensor::owned(&numbers, &[1, 2]).expect("fits"),
+            // Unaligned on purpose: such a region must still be readable.
+            Tensor::new(DType::F64, shape, Storage::Shared(region, 1, 16)).expect("fits"),
+        ];
+        for tensor in tensors {
+            assert_eq!(*tensor.to_f64s().expect("numbers"), numbers);
+        }
+    }
+
+    #[test]
+    fn a_shape_that_does_not_fit_is_refused() {
+        assert!(Tensor::borrowed(&[1.0_f64], &[2]).is_none());
+        assert!(Shape::new(&[usize::MAX, 2]).is_none());
+        let shape = Shape::new(&[2]).expect("small");
+        assert!(Tensor::new(DType::Text, shape, Storage::Borrowed(&[255, 255, 255, 255, 1])).is_none());
+    }
+
+    #[test]
+    fn outputs_are_reused() {
+        let mut outputs = Outputs::new();
+        outputs.texts(Shape::new(&[2]).expect("small"), ["a", "long text"].into_iter());
+        let texts: Vec<_> = outputs.tensors()[0].texts().collect();
+        assert_eq!(texts, [Some("a"), Some("long text")]);
+        outputs.clear();
+        outputs.numbers::<i64>(Shape::new(&[1]).expect("small"))[0] = 7;
+        assert_eq!(outputs.tensors()[0].slice::<i64>().expect("ints"), [7]);
+        assert_eq!(outputs.tensors().len(), 1);
+    }
+}
