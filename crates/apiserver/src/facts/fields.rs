@@ -178,7 +178,7 @@ pub(crate) fn fits(value: &Value, schema: &Schema) -> bool {
         Type::Boolean => value.is_boolean(),
         Type::IntOrString => value.is_string() || is_integer(value, "int32"),
         Type::Quantity => match value {
-            Value::String(text) => text.parse::<types::Quantity>().is_ok(),
+            Value::String(text) => text.parse::<types::quantity::Quantity>().is_ok(),
             other => other.is_number(),
         },
     }
