@@ -245,7 +245,9 @@ fn read_f64s(bytes: &[u8], dtype: &Dtype, offset: usize, stride: usize) -> Optio
     }
     let floats = match (dtype.kind, size) {
         (Kind::Float, 8) => strided(bytes, offset, 8, stride, |e| f64::from_le_bytes(element(e, big))),
-        (Kind::Float, 4) => strided(bytes, offset, 4, stride, |e| f64::from(f32::from_le_bytes(element(e, big)))),
+        (Kind::Float, 4) => {
+            strided(bytes, offset, 4, stride, |e| f64::from(f32::from_le_bytes(element(e, big))))
+        }
         (Kind::Float, 2) => strided(bytes, offset, 2, stride, |e| half(u16::from_le_bytes(element(e, big)))),
         _ => read_i64s(bytes, dtype, offset, stride)?.into_iter().map(|int| int as f64).collect(),
     };
@@ -259,12 +261,20 @@ fn read_i64s(bytes: &[u8], dtype: &Dtype, offset: usize, stride: usize) -> Optio
     }
     let ints = match (dtype.kind, size) {
         (Kind::Int, 8) => strided(bytes, offset, 8, stride, |e| i64::from_le_bytes(element(e, big))),
-        (Kind::Int, 4) => strided(bytes, offset, 4, stride, |e| i64::from(i32::from_le_bytes(element(e, big)))),
-        (Kind::Int, 2) => strided(bytes, offset, 2, stride, |e| i64::from(i16::from_le_bytes(element(e, big)))),
+        (Kind::Int, 4) => {
+            strided(bytes, offset, 4, stride, |e| i64::from(i32::from_le_bytes(element(e, big))))
+        }
+        (Kind::Int, 2) => {
+            strided(bytes, offset, 2, stride, |e| i64::from(i16::from_le_bytes(element(e, big))))
+        }
         (Kind::Int, 1) => strided(bytes, offset, 1, stride, |e| i64::from(e[0] as i8)),
         (Kind::Uint | Kind::Bool, 1) => strided(bytes, offset, 1, stride, |e| i64::from(e[0])),
-        (Kind::Uint, 2) => strided(bytes, offset, 2, stride, |e| i64::from(u16::from_le_bytes(element(e, big)))),
-        (Kind::Uint, 4) => strided(bytes, offset, 4, stride, |e| i64::from(u32::from_le_bytes(element(e, big)))),
+        (Kind::Uint, 2) => {
+            strided(bytes, offset, 2, stride, |e| i64::from(u16::from_le_bytes(element(e, big))))
+        }
+        (Kind::Uint, 4) => {
+            strided(bytes, offset, 4, stride, |e| i64::from(u32::from_le_bytes(element(e, big))))
+        }
         (Kind::Uint, 8) => strided(bytes, offset, 8, stride, |e| u64::from_le_bytes(element(e, big)))
             .into_iter()
             .map(|int| i64::try_from(int).ok())
@@ -293,9 +303,13 @@ mod tests {
 
     #[test]
     fn short_dtypes_are_read_and_odd_ones_refused() {
-        for (text, kind, size) in
-            [("f8", Kind::Float, 8), ("<i4", Kind::Int, 4), ("|b1", Kind::Bool, 1), ("U3", Kind::Text, 12), ("O8", Kind::Object, 8)]
-        {
+        for (text, kind, size) in [
+            ("f8", Kind::Float, 8),
+            ("<i4", Kind::Int, 4),
+            ("|b1", Kind::Bool, 1),
+            ("U3", Kind::Text, 12),
+            ("O8", Kind::Object, 8),
+        ] {
             let dtype = Dtype::parse(text).expect(text);
             assert_eq!((dtype.kind, dtype.size), (kind, size), "{text}");
         }
@@ -314,7 +328,9 @@ mod tests {
 
     #[test]
     fn halves_are_exact() {
-        for (bits, want) in [(0x3c00, 1.0), (0xc000, -2.0), (0x0001, 2_f64.powi(-24)), (0x7c00, f64::INFINITY)] {
+        for (bits, want) in
+            [(0x3c00, 1.0), (0xc000, -2.0), (0x0001, 2_f64.powi(-24)), (0x7c00, f64::INFINITY)]
+        {
             assert_eq!(half(bits), want);
         }
     }

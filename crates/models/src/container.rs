@@ -53,7 +53,11 @@ impl Packing {
             [0x5d, 0, 0, ..] => Self::Lzma,
             [0x04, 0x22, 0x4d, 0x18, ..] => Self::Lz4,
             // A zlib header is a multiple of 31 with method 8 and a window of at most 32 KiB.
-            [first @ 0x78, second, ..] if (u16::from(*first) << 8 | u16::from(*second)).is_multiple_of(31) => Self::Zlib,
+            [first @ 0x78, second, ..]
+                if (u16::from(*first) << 8 | u16::from(*second)).is_multiple_of(31) =>
+            {
+                Self::Zlib
+            }
             _ => Self::None,
         }
     }
@@ -121,7 +125,9 @@ fn content_of(bytes: &[u8]) -> Result<Content> {
         [] => Err(LoadError::Unknown { what: "the file is empty".into() }),
         [b'P', b'K', 3, 4, ..] => Ok(Content::Zip),
         [0x80, 0..=5, ..] => Ok(Content::Pickle),
-        [0x80, version, ..] => Err(LoadError::unsupported(format!("pickle protocol {version} (0 to 5 are known)"))),
+        [0x80, version, ..] => {
+            Err(LoadError::unsupported(format!("pickle protocol {version} (0 to 5 are known)")))
+        }
         [b'Z', b'F', ..] => Err(LoadError::unsupported("joblib files from before joblib 0.10")),
         [0x89, b'H', b'D', b'F', ..] => Err(LoadError::unsupported("HDF5 files (Keras)")),
         [b'{', ..] => Err(LoadError::unsupported("JSON models (XGBoost and others)")),
@@ -145,7 +151,7 @@ mod tests {
     #[test]
     fn a_bomb_stops_at_the_limit() {
         let mut packed = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
-        packed.write_all(&vec![b'(' ; 1 << 20]).expect("memory");
+        packed.write_all(&vec![b'('; 1 << 20]).expect("memory");
         let packed = packed.finish().expect("memory");
         let limits = Limits { bytes_max: 1 << 16, ..Limits::default() };
         let error = open(packed.into(), &limits).expect_err("too large");
@@ -154,7 +160,12 @@ mod tests {
 
     #[test]
     fn foreign_files_are_named() {
-        for (bytes, word) in [(&b"\x89HDF\r\n"[..], "HDF5"), (b"tree\nversion=v4", "LightGBM"), (b"", "empty"), (b"ELF", "45 4c 46")] {
+        for (bytes, word) in [
+            (&b"\x89HDF\r\n"[..], "HDF5"),
+            (b"tree\nversion=v4", "LightGBM"),
+            (b"", "empty"),
+            (b"ELF", "45 4c 46"),
+        ] {
             let error = open(Bytes::copy_from_slice(bytes), &Limits::default()).expect_err(word);
             assert!(error.to_string().contains(word), "{error}");
         }

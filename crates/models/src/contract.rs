@@ -22,7 +22,11 @@ fn run(backend: &dyn Backend, rows: &[Vec<f64>], width: usize) -> Result<Vec<Vec
     let tensor = Tensor::borrowed(&flat, &[rows.len(), width]).expect("rows of equal width");
     let mut outputs = Outputs::new();
     backend.run(&Batch { rows: rows.len(), inputs: &[tensor] }, &mut outputs)?;
-    assert_eq!(outputs.tensors().len(), backend.signature().outputs.len(), "one tensor for each declared output");
+    assert_eq!(
+        outputs.tensors().len(),
+        backend.signature().outputs.len(),
+        "one tensor for each declared output"
+    );
     let mut answers = vec![Vec::new(); rows.len()];
     for (tensor, spec) in outputs.tensors().iter().zip(&backend.signature().outputs) {
         assert_eq!(tensor.dtype(), spec.dtype, "the declared dtype");

@@ -89,7 +89,8 @@ pub struct Loaded {
 pub fn load(folder: &dyn Folder, limits: &Limits) -> Result<Loaded> {
     let chosen = choose(folder)?;
     let bytes = folder.read(&chosen.path, limits.bytes_max);
-    let bytes = bytes.map_err(|error| LoadError::Folder { what: format!("cannot read {}: {error}", chosen.path) })?;
+    let bytes =
+        bytes.map_err(|error| LoadError::Folder { what: format!("cannot read {}: {error}", chosen.path) })?;
     let mut loaded = load_bytes(&chosen.path, bytes, limits)?;
     loaded.format.mlflow_flavor = chosen.flavor;
     Ok(loaded)
@@ -132,7 +133,8 @@ pub fn inspect(folder: &dyn Folder, limits: &Limits) -> Inspection {
     let chosen = choose(folder);
     let read = chosen.and_then(|chosen| {
         let bytes = folder.read(&chosen.path, limits.bytes_max);
-        let bytes = bytes.map_err(|error| LoadError::Folder { what: format!("cannot read {}: {error}", chosen.path) })?;
+        let bytes = bytes
+            .map_err(|error| LoadError::Folder { what: format!("cannot read {}: {error}", chosen.path) })?;
         Ok((chosen, bytes))
     });
     match read {

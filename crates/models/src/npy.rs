@@ -16,7 +16,9 @@ use crate::error::{LoadError, Result};
 pub fn read(bytes: &Bytes) -> Result<NdArray> {
     let bad = |what: &str| LoadError::malformed("npy", 0, what);
     let (header_len, start) = match bytes.as_ref() {
-        [0x93, b'N', b'U', b'M', b'P', b'Y', 1, _, a, b, ..] => (usize::from(u16::from_le_bytes([*a, *b])), 10),
+        [0x93, b'N', b'U', b'M', b'P', b'Y', 1, _, a, b, ..] => {
+            (usize::from(u16::from_le_bytes([*a, *b])), 10)
+        }
         [0x93, b'N', b'U', b'M', b'P', b'Y', 2 | 3, _, a, b, c, d, ..] => {
             (u32::from_le_bytes([*a, *b, *c, *d]) as usize, 12)
         }
@@ -25,12 +27,17 @@ pub fn read(bytes: &Bytes) -> Result<NdArray> {
     let end = start + header_len;
     let header = bytes.get(start..end).and_then(|header| std::str::from_utf8(header).ok());
     let header = header.ok_or_else(|| bad("the header is cut off"))?;
-    let literal = Parser { rest: header, depth: 0 }.value().ok_or_else(|| bad("the header is no Python literal"))?;
+    let literal =
+        Parser { rest: header, depth: 0 }.value().ok_or_else(|| bad("the header is no Python literal"))?;
     let dtype = literal.entry("descr").and_then(dtype_of).ok_or_else(|| bad("the dtype is not known"))?;
     let fortran = matches!(literal.entry("fortran_order"), Some(Literal::Bool(true)));
     let shape = literal.entry("shape").and_then(shape_of).ok_or_else(|| bad("the shape is not known"))?;
     if dtype.kind == Kind::Object {
-        return Err(LoadError::Refused { global: "numpy object array".into(), reason: "it is a pickle", offset: 0 });
+        return Err(LoadError::Refused {
+            global: "numpy object array".into(),
+            reason: "it is a pickle",
+            offset: 0,
+        });
     }
     let size = NdArray::count_of(&shape).and_then(|count| count.checked_mul(dtype.size));
     let left = bytes.len() - end;
@@ -39,7 +46,12 @@ pub fn read(bytes: &Bytes) -> Result<NdArray> {
             let elements = Elements::Raw(bytes.slice(end..end + size));
             Ok(NdArray { dtype: Arc::new(dtype), shape, fortran, elements })
         }
-        _ => Err(LoadError::Truncated { what: "an array", offset: end, needed: size.unwrap_or(usize::MAX) as u64, left }),
+        _ => Err(LoadError::Truncated {
+            what: "an array",
+            offset: end,
+            needed: size.unwrap_or(usize::MAX) as u64,
+            left,
+        }),
     }
 }
 
@@ -48,7 +60,10 @@ fn shape_of(literal: &Literal) -> Option<Vec<usize>> {
     if items.len() > 32 {
         return None;
     }
-    items.iter().map(|item| if let Literal::Int(int) = item { usize::try_from(*int).ok() } else { None }).collect()
+    items
+        .iter()
+        .map(|item| if let Literal::Int(int) = item { usize::try_from(*int).ok() } else { None })
+        .collect()
 }
 
 fn dtype_of(literal: &Literal) -> Option<Dtype> {
@@ -181,7 +196,8 @@ mod tests {
 
     #[test]
     fn records_with_padding_are_read() {
-        let header = "{'descr': [('a', '<i2'), ('', '|V2'), ('b', '<f4')], 'fortran_order': False, 'shape': (1,), }\n";
+        let header =
+            "{'descr': [('a', '<i2'), ('', '|V2'), ('b', '<f4')], 'fortran_order': False, 'shape': (1,), }\n";
         let array = read(&file(header, &[7, 0, 9, 9, 0, 0, 128, 63])).expect("an array");
         assert_eq!(array.field_i64s("a").expect("a"), [7]);
         assert_eq!(array.field_f64s("b").expect("b"), [1.0]);
@@ -189,7 +205,13 @@ mod tests {
 
     #[test]
     fn broken_headers_are_errors() {
-        for header in ["", "{", "{'descr': 'O', 'fortran_order': False, 'shape': ()}", "{'descr': '<f8', 'shape': (9,)}", "((((((((((((((((((((("] {
+        for header in [
+            "",
+            "{",
+            "{'descr': 'O', 'fortran_order': False, 'shape': ()}",
+            "{'descr': '<f8', 'shape': (9,)}",
+            "(((((((((((((((((((((",
+        ] {
             assert!(read(&file(header, &[])).is_err(), "{header}");
         }
     }

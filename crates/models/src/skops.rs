@@ -24,16 +24,21 @@ const FORMAT: &str = "skops";
 pub fn read(bytes: &Bytes, limits: &Limits) -> Result<(Graph, Option<String>)> {
     let archive = zip::ZipArchive::new(Cursor::new(bytes.clone()))
         .map_err(|error| LoadError::malformed(FORMAT, 0, error.to_string()))?;
-    let mut reader =
-        Reader { archive, graph: Graph::new(limits.values_max), known: HashMap::new(), bytes_left: limits.bytes_max, limits };
+    let mut reader = Reader {
+        archive,
+        graph: Graph::new(limits.values_max),
+        known: HashMap::new(),
+        bytes_left: limits.bytes_max,
+        limits,
+    };
     if reader.archive.index_for_name("schema.json").is_none() {
         let torch = reader.archive.file_names().any(|name| name.ends_with("data.pkl"));
         let what = if torch { "a PyTorch archive" } else { "a zip archive without schema.json" };
         return Err(LoadError::unsupported(what));
     }
     let schema = reader.member("schema.json")?;
-    let schema: Value =
-        serde_json::from_slice(&schema).map_err(|error| LoadError::malformed(FORMAT, 0, error.to_string()))?;
+    let schema: Value = serde_json::from_slice(&schema)
+        .map_err(|error| LoadError::malformed(FORMAT, 0, error.to_string()))?;
     let root = reader.node(&schema, 0)?;
     reader.graph.set_root(root);
     let version = schema.get("_skops_version").and_then(Value::as_str).map(str::to_owned);
@@ -60,7 +65,10 @@ impl Reader<'_> {
         let read = file.take(self.bytes_left as u64 + 1).read_to_end(&mut out);
         read.map_err(|error| malformed(format!("{name}: {error}")))?;
         if out.len() > self.bytes_left {
-            return Err(LoadError::TooLarge { what: "unpacked archive in bytes", limit: self.limits.bytes_max });
+            return Err(LoadError::TooLarge {
+                what: "unpacked archive in bytes",
+                limit: self.limits.bytes_max,
+            });
         }
         self.bytes_left -= out.len();
         Ok(out.into())
@@ -68,7 +76,10 @@ impl Reader<'_> {
 
     fn node(&mut self, value: &Value, depth: usize) -> Result<Id> {
         if depth > self.limits.depth_max.min(200) {
-            return Err(LoadError::TooLarge { what: "nesting of values", limit: self.limits.depth_max.min(200) });
+            return Err(LoadError::TooLarge {
+                what: "nesting of values",
+                limit: self.limits.depth_max.min(200),
+            });
         }
         let number = value.get("__id__").and_then(Value::as_u64);
         if let Some(id) = number.and_then(|number| self.known.get(&number)) {
@@ -82,7 +93,10 @@ impl Reader<'_> {
     }
 
     fn make(&mut self, value: &Value, depth: usize) -> Result<Id> {
-        let loader = value.get("__loader__").and_then(Value::as_str).ok_or_else(|| malformed("a value without loader"))?;
+        let loader = value
+            .get("__loader__")
+            .and_then(Value::as_str)
+            .ok_or_else(|| malformed("a value without loader"))?;
         let content = value.get("content");
         match loader {
             "JsonNode" => self.json(content),
@@ -106,7 +120,9 @@ impl Reader<'_> {
             }
             "TypeNode" | "FunctionNode" | "UfuncNode" => {
                 let global = match content {
-                    Some(content) if content.get("function").is_some() => global_of(content, "module_path", "function")?,
+                    Some(content) if content.get("function").is_some() => {
+                        global_of(content, "module_path", "function")?
+                    }
                     _ => global_of(value, "__module__", "__class__")?,
                 };
                 self.graph.add(Node::Global(global))
@@ -117,13 +133,15 @@ impl Reader<'_> {
     }
 
     fn file(&mut self, value: &Value) -> Result<Bytes> {
-        let name = value.get("file").and_then(Value::as_str).ok_or_else(|| malformed("a value without file"))?;
+        let name =
+            value.get("file").and_then(Value::as_str).ok_or_else(|| malformed("a value without file"))?;
         self.member(name)
     }
 
     /// A number, text, truth value or `None`, as JSON within JSON.
     fn json(&mut self, content: Option<&Value>) -> Result<Id> {
-        let text = content.and_then(Value::as_str).ok_or_else(|| malformed("a JSON value that is no text"))?;
+        let text =
+            content.and_then(Value::as_str).ok_or_else(|| malformed("a JSON value that is no text"))?;
         let node = match text {
             "NaN" => Node::Float(f64::NAN),
             "Infinity" => Node::Float(f64::INFINITY),
@@ -137,7 +155,9 @@ impl Reader<'_> {
                     (None, Some(float)) if text.contains(['.', 'e', 'E']) => Node::Float(float),
                     _ => Node::BigInt,
                 },
-                Value::Array(_) | Value::Object(_) => return Err(malformed("a JSON value that is a container")),
+                Value::Array(_) | Value::Object(_) => {
+                    return Err(malformed("a JSON value that is a container"));
+                }
             },
         };
         self.graph.add(node)
@@ -171,8 +191,21 @@ impl Reader<'_> {
             let array = npy::read(&self.file(value)?)?;
             return self.graph.add(Node::Array(Box::new(array)));
         }
-        // An array of objects: its list is kept, which is how pickles' are looked at too.
-        let items = self.list(value.get("content"), depth)?;
+        // An array of objects, as lists within lists: one list in C order is what the estimators look at.
+        let dims = value.pointer("/shape/content").and_then(Value::as_array).map_or(1, Vec::len);
+        let mut items = self.list(value.get("content"), depth)?;
+        for _ in 1..dims {
+            let mut flat = Vec::new();
+            for id in items {
+                match self.graph.get(id) {
+                    Node::List(inner) if flat.len() + inner.len() <= self.limits.values_max => {
+                        flat.extend(inner)
+                    }
+                    _ => return Err(malformed("an array of objects that has another shape")),
+                }
+            }
+            items = flat;
+        }
         self.graph.add(Node::List(items))
     }
 
@@ -201,7 +234,9 @@ impl Reader<'_> {
 
 fn global_of(value: &Value, module: &str, name: &str) -> Result<Global> {
     let text = |key: &str| value.get(key).and_then(Value::as_str);
-    let (Some(module), Some(name)) = (text(module), text(name)) else { return Err(malformed("a value without class")) };
+    let (Some(module), Some(name)) = (text(module), text(name)) else {
+        return Err(malformed("a value without class"));
+    };
     if !is_admitted(module, name) {
         let reason = "not on the list of names that a model may use";
         return Err(LoadError::Refused { global: format!("{module}.{name}"), reason, offset: 0 });

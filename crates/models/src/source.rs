@@ -55,18 +55,24 @@ struct MlModel {
 
 /// Chooses the model file of a folder.
 pub fn choose(folder: &dyn Folder) -> Result<Chosen> {
-    let failed = |error: std::io::Error| LoadError::Folder { what: format!("cannot list the model folder: {error}") };
+    let failed =
+        |error: std::io::Error| LoadError::Folder { what: format!("cannot list the model folder: {error}") };
     let files = folder.list().map_err(failed)?;
     if files.iter().any(|file| file == "MLmodel") {
         return mlflow(folder, &files);
     }
-    let is_model = |file: &&String| !file.contains('/') && ENDINGS.iter().any(|ending| file.ends_with(ending));
+    let is_model =
+        |file: &&String| !file.contains('/') && ENDINGS.iter().any(|ending| file.ends_with(ending));
     let models: Vec<&String> = files.iter().filter(is_model).collect();
     match models.as_slice() {
         [one] => Ok(Chosen { path: (*one).clone(), flavor: None }),
         [] => {
             let shown: Vec<&str> = files.iter().take(8).map(String::as_str).collect();
-            let what = format!("no model file ({}) in the folder; it holds [{}]", ENDINGS.join(", "), shown.join(", "));
+            let what = format!(
+                "no model file ({}) in the folder; it holds [{}]",
+                ENDINGS.join(", "),
+                shown.join(", ")
+            );
             Err(LoadError::Folder { what })
         }
         several => {
@@ -81,23 +87,35 @@ pub fn choose(folder: &dyn Folder) -> Result<Chosen> {
 fn mlflow(folder: &dyn Folder, files: &[String]) -> Result<Chosen> {
     let text = folder.read("MLmodel", 1 << 20);
     let text = text.map_err(|error| LoadError::Folder { what: format!("cannot read MLmodel: {error}") })?;
-    let document: MlModel =
-        serde_yaml_ng::from_slice(&text).map_err(|error| LoadError::malformed("MLmodel", 0, error.to_string()))?;
+    let document: MlModel = serde_yaml_ng::from_slice(&text)
+        .map_err(|error| LoadError::malformed("MLmodel", 0, error.to_string()))?;
     let names: Vec<&str> = document.flavors.keys().map(String::as_str).collect();
     let Some(flavor) = document.flavors.get("sklearn") else {
-        let what = format!("MLflow models of the flavors [{}]; sklearn is evaluated natively", names.join(", "));
+        let what =
+            format!("MLflow models of the flavors [{}]; sklearn is evaluated natively", names.join(", "));
         return Err(LoadError::unsupported(what));
     };
     let python = document.flavors.get("python_function");
-    let named = [flavor.get("pickled_model"), flavor.get("model_path"), python.and_then(|flavor| flavor.get("model_path"))];
+    let named = [
+        flavor.get("pickled_model"),
+        flavor.get("model_path"),
+        python.and_then(|flavor| flavor.get("model_path")),
+    ];
     let named = named.into_iter().flatten().find_map(|value| value.as_str());
-    let fallback = ["model.pkl", "model.skops", "model.joblib"].into_iter().find(|name| files.iter().any(|file| file == name));
+    let fallback = ["model.pkl", "model.skops", "model.joblib"]
+        .into_iter()
+        .find(|name| files.iter().any(|file| file == name));
     let Some(path) = named.or(fallback) else {
         return Err(LoadError::Folder { what: "MLmodel names no model file for sklearn".into() });
     };
     let path = path.trim_start_matches("./");
-    if path.starts_with('/') || path.split('/').any(|part| part == "..") || !files.iter().any(|file| file == path) {
-        return Err(LoadError::Folder { what: format!("MLmodel names {path:?}, which is not in the folder") });
+    if path.starts_with('/')
+        || path.split('/').any(|part| part == "..")
+        || !files.iter().any(|file| file == path)
+    {
+        return Err(LoadError::Folder {
+            what: format!("MLmodel names {path:?}, which is not in the folder"),
+        });
     }
     Ok(Chosen { path: path.to_owned(), flavor: Some("sklearn".into()) })
 }
@@ -107,7 +125,12 @@ mod tests {
     use super::*;
 
     fn folder(files: &[(&str, &str)]) -> Memory {
-        Memory(files.iter().map(|(name, text)| ((*name).to_owned(), Bytes::copy_from_slice(text.as_bytes()))).collect())
+        Memory(
+            files
+                .iter()
+                .map(|(name, text)| ((*name).to_owned(), Bytes::copy_from_slice(text.as_bytes())))
+                .collect(),
+        )
     }
 
     #[test]

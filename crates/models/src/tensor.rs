@@ -234,9 +234,15 @@ impl<'a> Tensor<'a> {
         let bytes = self.bytes();
         let numbers: Vec<f64> = match self.dtype {
             DType::F64 => bytes.chunks_exact(8).map(bytemuck::pod_read_unaligned::<f64>).collect(),
-            DType::F32 => bytes.chunks_exact(4).map(|b| f64::from(bytemuck::pod_read_unaligned::<f32>(b))).collect(),
-            DType::I64 => bytes.chunks_exact(8).map(|b| bytemuck::pod_read_unaligned::<i64>(b) as f64).collect(),
-            DType::I32 => bytes.chunks_exact(4).map(|b| f64::from(bytemuck::pod_read_unaligned::<i32>(b))).collect(),
+            DType::F32 => {
+                bytes.chunks_exact(4).map(|b| f64::from(bytemuck::pod_read_unaligned::<f32>(b))).collect()
+            }
+            DType::I64 => {
+                bytes.chunks_exact(8).map(|b| bytemuck::pod_read_unaligned::<i64>(b) as f64).collect()
+            }
+            DType::I32 => {
+                bytes.chunks_exact(4).map(|b| f64::from(bytemuck::pod_read_unaligned::<i32>(b))).collect()
+            }
             DType::Bool => bytes.iter().map(|byte| f64::from(*byte)).collect(),
             DType::Text => return None,
         };

@@ -40,13 +40,48 @@ pub(super) enum Maker {
 }
 
 const NUMPY_VALUES: &[&str] = &[
-    "bool", "bool_", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32",
-    "float64", "str_", "intc", "uintc", "longlong", "ulonglong",
+    "bool",
+    "bool_",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+    "float16",
+    "float32",
+    "float64",
+    "str_",
+    "intc",
+    "uintc",
+    "longlong",
+    "ulonglong",
 ];
 
 const NUMPY_FUNCTIONS: &[&str] = &[
-    "ndarray", "nan", "abs", "absolute", "square", "sqrt", "log", "log1p", "log2", "log10", "exp", "expm1", "sin",
-    "cos", "tan", "tanh", "mean", "median", "reciprocal", "cbrt", "sign",
+    "ndarray",
+    "nan",
+    "abs",
+    "absolute",
+    "square",
+    "sqrt",
+    "log",
+    "log1p",
+    "log2",
+    "log10",
+    "exp",
+    "expm1",
+    "sin",
+    "cos",
+    "tan",
+    "tanh",
+    "mean",
+    "median",
+    "reciprocal",
+    "cbrt",
+    "sign",
 ];
 
 /// The rule for `module.name`, or `None` if it is refused.
@@ -60,7 +95,9 @@ pub(super) fn admit(module: &str, name: &str) -> Option<Maker> {
         ("numpy", _) if NUMPY_FUNCTIONS.contains(&name) => Maker::Label,
         // The classes of `numpy.dtypes`, which some files name instead of a description.
         ("numpy.dtypes", _) if name.ends_with("DType") => Maker::Label,
-        ("numpy.core._multiarray_umath" | "numpy._core._multiarray_umath", _) if NUMPY_FUNCTIONS.contains(&name) => {
+        ("numpy.core._multiarray_umath" | "numpy._core._multiarray_umath", _)
+            if NUMPY_FUNCTIONS.contains(&name) =>
+        {
             Maker::Label
         }
         ("builtins" | "__builtin__", _) => return admit_builtin(name),
@@ -69,7 +106,9 @@ pub(super) fn admit(module: &str, name: &str) -> Option<Maker> {
         ("copyreg" | "copy_reg", "_reconstructor" | "__newobj__") => Maker::Instance,
         ("_codecs", "encode") => Maker::Bytes,
         ("functools", "partial") => Maker::Label,
-        ("joblib.numpy_pickle" | "sklearn.externals.joblib.numpy_pickle", "NumpyArrayWrapper") => Maker::JoblibArray,
+        ("joblib.numpy_pickle" | "sklearn.externals.joblib.numpy_pickle", "NumpyArrayWrapper") => {
+            Maker::JoblibArray
+        }
         _ if is_label(module, name) => Maker::Label,
         _ => return None,
     };
@@ -95,12 +134,15 @@ fn is_label(module: &str, name: &str) -> bool {
     // Attributes reached through a dotted name could lead out of the library again (`sklearn.os.system`).
     let is_plain = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     let parts: Vec<&str> = module.split('.').collect();
-    let is_safe_path = parts.iter().all(|part| {
-        !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
-    });
-    let random = ["numpy.random._pickle", "numpy.random._mt19937", "numpy.random._pcg64", "numpy.random.mtrand"];
+    let is_safe_path = parts
+        .iter()
+        .all(|part| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'));
+    let random =
+        ["numpy.random._pickle", "numpy.random._mt19937", "numpy.random._pcg64", "numpy.random.mtrand"];
     let sparse = parts.len() >= 2 && parts[0] == "scipy" && parts[1] == "sparse";
-    let known = parts[0] == "sklearn" || sparse || random.contains(&module);
+    // Some builds of scikit-learn name these compiled modules without their package.
+    let bare = ["_loss", "_sgd_fast"].contains(&module);
+    let known = parts[0] == "sklearn" || sparse || bare || random.contains(&module);
     is_plain && is_safe_path && known
 }
 

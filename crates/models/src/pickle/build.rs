@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::admit::{Maker, admit};
 use super::Machine;
+use super::admit::{Maker, admit};
 use crate::array::{Dtype, Elements, Kind, NdArray};
 use crate::error::{LoadError, Result};
 use crate::graph::{Global, Graph, Id, Node, Object};
@@ -18,7 +18,9 @@ use crate::graph::{Global, Graph, Id, Node, Object};
 impl Machine<'_> {
     fn known_global(&self, id: Id) -> Result<(Global, Maker)> {
         let Node::Global(global) = self.graph.get(id) else {
-            return Err(self.malformed(format!("{} is called, but it is no class", self.view(id).class_name())));
+            return Err(
+                self.malformed(format!("{} is called, but it is no class", self.view(id).class_name()))
+            );
         };
         match admit(&global.module, &global.name) {
             Some(maker) => Ok((global.clone(), maker)),
@@ -117,7 +119,9 @@ impl Machine<'_> {
             (Some(Node::Text(text)), Some("latin1" | "latin-1")) => {
                 let bytes: Option<Vec<u8>> = text.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect();
                 self.charge(bytes.as_ref().map_or(0, Vec::len))?;
-                bytes.map(|bytes| Node::Bytes(bytes.into())).ok_or_else(|| self.malformed("a text that is not Latin-1"))
+                bytes
+                    .map(|bytes| Node::Bytes(bytes.into()))
+                    .ok_or_else(|| self.malformed("a text that is not Latin-1"))
             }
             _ => Err(self.malformed(format!("{global} with these arguments"))),
         }
@@ -162,7 +166,9 @@ impl Machine<'_> {
     }
 
     fn from_buffer(&self, args: &[Id]) -> Result<Node> {
-        let [buffer, dtype, shape, order, ..] = args else { return Err(self.malformed("a buffer without a shape")) };
+        let [buffer, dtype, shape, order, ..] = args else {
+            return Err(self.malformed("a buffer without a shape"));
+        };
         let Node::Bytes(bytes) = self.graph.get(*buffer) else {
             return Err(self.malformed("a buffer that is no bytes"));
         };
@@ -193,7 +199,10 @@ impl Machine<'_> {
             (_, None) => false,
         };
         if !fits {
-            return Err(self.malformed(format!("an array of shape {shape:?} and dtype {} has other data", dtype.name())));
+            return Err(self.malformed(format!(
+                "an array of shape {shape:?} and dtype {} has other data",
+                dtype.name()
+            )));
         }
         Ok(Node::Array(Box::new(NdArray { dtype, shape, fortran, elements })))
     }
@@ -324,7 +333,12 @@ fn is_joblib_array(class: &Global) -> bool {
 /// What `_reconstruct` returns; `BUILD` fills it.
 fn empty_array() -> Node {
     let dtype = Arc::new(Dtype { kind: Kind::Int, size: 1, big_endian: false, fields: Vec::new() });
-    Node::Array(Box::new(NdArray { dtype, shape: vec![0], fortran: false, elements: Elements::Raw(Bytes::new()) }))
+    Node::Array(Box::new(NdArray {
+        dtype,
+        shape: vec![0],
+        fortran: false,
+        elements: Elements::Raw(Bytes::new()),
+    }))
 }
 
 fn label(class: Global, args: Vec<Id>) -> Node {

@@ -178,13 +178,19 @@ impl<'a> Machine<'a> {
 
     fn recall(&mut self, index: u64) -> Result<()> {
         let known = usize::try_from(index).ok().and_then(|index| self.memo.get(index).copied().flatten());
-        let Some(id) = known else { return Err(self.malformed(format!("memo entry {index} does not exist"))) };
+        let Some(id) = known else {
+            return Err(self.malformed(format!("memo entry {index} does not exist")));
+        };
         self.push(id)
     }
 
     fn global(&mut self, module: &str, name: &str, offset: usize) -> Result<()> {
         if admit::admit(module, name).is_none() {
-            return Err(LoadError::Refused { global: format!("{module}.{name}"), reason: refusal(module), offset });
+            return Err(LoadError::Refused {
+                global: format!("{module}.{name}"),
+                reason: refusal(module),
+                offset,
+            });
         }
         self.push_node(Node::Global(Global { module: module.into(), name: name.into() }))
     }

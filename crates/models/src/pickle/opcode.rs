@@ -56,9 +56,13 @@ impl Machine<'_> {
             b'i' | b'o' => self.old_instance(code, offset),
             b'b' => self.set_state(depth),
             0x98 => Ok(()),
-            b'P' | b'Q' => Err(LoadError::unsupported("persistent ids (the file refers to values outside of it)")),
+            b'P' | b'Q' => {
+                Err(LoadError::unsupported("persistent ids (the file refers to values outside of it)"))
+            }
             0x82..=0x84 => Err(self.malformed("extension registry codes are not used by any model")),
-            0x97 => Err(LoadError::unsupported("out-of-band buffers (the file refers to bytes outside of it)")),
+            0x97 => {
+                Err(LoadError::unsupported("out-of-band buffers (the file refers to bytes outside of it)"))
+            }
             _ => Err(LoadError::malformed("pickle", offset, format!("unknown opcode 0x{code:02x}"))),
         }
     }
@@ -122,7 +126,10 @@ impl Machine<'_> {
 
     fn text(&mut self, code: u8) -> Result<()> {
         let text: Box<str> = match code {
-            b'V' => self.cursor.text_line("a text")?.into(),
+            b'V' => {
+                let line = self.cursor.line("a text")?;
+                raw_unicode_escape(line).ok_or_else(|| self.malformed("a text with a broken escape"))?
+            }
             b'S' => {
                 let line = self.cursor.text_line("a text")?.trim();
                 let quoted = line.len() >= 2 && (line.starts_with('\'') || line.starts_with('"'));
@@ -132,7 +139,11 @@ impl Machine<'_> {
                 line[1..line.len() - 1].into()
             }
             b'T' | b'U' => {
-                let length = if code == b'T' { self.cursor.uint::<4>("a length") } else { self.cursor.uint::<1>("a length") }?;
+                let length = if code == b'T' {
+                    self.cursor.uint::<4>("a length")
+                } else {
+                    self.cursor.uint::<1>("a length")
+                }?;
                 // Python 2 text: bytes, read as Latin-1 as `encoding="latin1"` does.
                 self.cursor.take(length, "a text")?.iter().map(|byte| char::from(*byte)).collect()
             }
@@ -185,7 +196,10 @@ impl Machine<'_> {
         self.push_node(node)
     }
 
-    pub(super) fn paired(&self, items: &[crate::graph::Id]) -> Result<Vec<(crate::graph::Id, crate::graph::Id)>> {
+    pub(super) fn paired(
+        &self,
+        items: &[crate::graph::Id],
+    ) -> Result<Vec<(crate::graph::Id, crate::graph::Id)>> {
         if !items.len().is_multiple_of(2) {
             return Err(self.malformed("a key without a value"));
         }
@@ -282,6 +296,27 @@ impl Machine<'_> {
 fn is_decimal(text: &str) -> bool {
     let digits = text.strip_prefix('-').unwrap_or(text);
     !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Latin-1 with `\uXXXX` and `\UXXXXXXXX`: how protocol 0 writes texts.
+fn raw_unicode_escape(line: &[u8]) -> Option<Box<str>> {
+    let mut text = String::with_capacity(line.len());
+    let mut rest = line;
+    while let [first, after @ ..] = rest {
+        let digits = match (first, after.first()) {
+            (b'\\', Some(b'u')) => 4,
+            (b'\\', Some(b'U')) => 8,
+            _ => {
+                text.push(char::from(*first));
+                rest = after;
+                continue;
+            }
+        };
+        let code = std::str::from_utf8(after.get(1..=digits)?).ok()?;
+        text.push(char::from_u32(u32::from_str_radix(code, 16).ok()?)?);
+        rest = &after[1 + digits..];
+    }
+    Some(text.into())
 }
 
 /// A little-endian two's-complement integer of any length.

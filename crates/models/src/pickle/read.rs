@@ -55,7 +55,12 @@ impl<'a> Cursor<'a> {
     pub(super) fn line(&mut self, what: &'static str) -> Result<&'a [u8]> {
         let rest = &self.bytes[self.at..];
         let Some(end) = memchr::memchr(b'\n', rest) else {
-            return Err(LoadError::Truncated { what, offset: self.at, needed: rest.len() as u64 + 1, left: rest.len() });
+            return Err(LoadError::Truncated {
+                what,
+                offset: self.at,
+                needed: rest.len() as u64 + 1,
+                left: rest.len(),
+            });
         };
         self.at += end + 1;
         Ok(&rest[..end])
@@ -64,13 +69,15 @@ impl<'a> Cursor<'a> {
     pub(super) fn text_line(&mut self, what: &'static str) -> Result<&'a str> {
         let offset = self.at;
         let line = self.line(what)?;
-        std::str::from_utf8(line).map_err(|_| LoadError::malformed("pickle", offset, format!("{what} is not UTF-8")))
+        std::str::from_utf8(line)
+            .map_err(|_| LoadError::malformed("pickle", offset, format!("{what} is not UTF-8")))
     }
 
     pub(super) fn text(&mut self, count: u64, what: &'static str) -> Result<&'a str> {
         let offset = self.at;
         let taken = self.take(count, what)?;
         // Python writes lone surrogates in a form of its own; no name or label needs them.
-        std::str::from_utf8(taken).map_err(|_| LoadError::malformed("pickle", offset, format!("{what} is not UTF-8")))
+        std::str::from_utf8(taken)
+            .map_err(|_| LoadError::malformed("pickle", offset, format!("{what} is not UTF-8")))
     }
 }

@@ -106,7 +106,9 @@ impl<'g> Attrs<'g> {
             [] => (1, 1),
             [cols] => (1, *cols),
             [rows, cols] => (*rows, *cols),
-            shape => return Err(self.error(format!("{name} has the shape {shape:?}, expected two dimensions"))),
+            shape => {
+                return Err(self.error(format!("{name} has the shape {shape:?}, expected two dimensions")));
+            }
         };
         if rows * cols != data.len() {
             return Err(self.error(format!("{name} does not have the size of its shape")));
@@ -127,6 +129,13 @@ impl<'g> Attrs<'g> {
             }
         }
         Err(self.error("the attribute n_features_in_ is missing; is the estimator fitted?"))
+    }
+
+    /// Whether it was written by this version or a later one; without a version, the newest is assumed.
+    pub(super) fn is_at_least(&self, major: u32, minor: u32) -> bool {
+        let Some(version) = self.version() else { return true };
+        let mut numbers = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+        (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (major, minor)
     }
 
     pub(super) fn version(&self) -> Option<String> {

@@ -143,7 +143,7 @@ pub(super) fn classifier(attrs: &Attrs<'_>) -> Result<Read> {
             if init.text("strategy")? != "prior" {
                 return Err(attrs.unsupported("an init that is not the prior"));
             }
-            prior_scores(&init.column_floats("class_prior_", labels.len())?, loss)
+            prior_scores(&init.column_floats("class_prior_", labels.len())?, loss, attrs.is_at_least(1, 4))
         }
         other => return Err(attrs.unsupported(&format!("init={other}"))),
     };
@@ -152,16 +152,15 @@ pub(super) fn classifier(attrs: &Attrs<'_>) -> Result<Read> {
 }
 
 /// The link of the classes' shares, kept away from 0 and 1 by the precision of `f32` as the library does.
-fn prior_scores(prior: &[f64], loss: Loss) -> Vec<f64> {
+fn prior_scores(prior: &[f64], loss: Loss, is_symmetric: bool) -> Vec<f64> {
     let eps = f64::from(f32::EPSILON);
     let shares: Vec<f64> = prior.iter().map(|share| share.clamp(eps, 1.0 - eps)).collect();
     if let [_, positive] = shares.as_slice() {
         let logit = (positive / (1.0 - positive)).ln();
         return vec![if loss == Loss::Exponential { 0.5 * logit } else { logit }];
     }
-    // The symmetric link: logarithms around their mean. An older version leaves the mean in; a softmax
-    // does not see it.
+    // The symmetric link: logarithms around their mean, which versions before 1.4 leave in.
     let logs: Vec<f64> = shares.iter().map(|share| share.ln()).collect();
-    let mean = logs.iter().sum::<f64>() / logs.len() as f64;
+    let mean = if is_symmetric { logs.iter().sum::<f64>() / logs.len() as f64 } else { 0.0 };
     logs.into_iter().map(|log| log - mean).collect()
 }

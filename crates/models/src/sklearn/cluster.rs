@@ -39,7 +39,8 @@ pub(super) fn k_means(attrs: &Attrs<'_>) -> Result<Read> {
     if centres.cols != attrs.features()? {
         return Err(attrs.error("cluster_centers_ have another width than the columns"));
     }
-    let half_squares = (0..centres.rows).map(|index| dot(centres.row(index), centres.row(index)) / 2.0).collect();
+    let half_squares =
+        (0..centres.rows).map(|index| dot(centres.row(index), centres.row(index)) / 2.0).collect();
     let detail = format!("{} centres", centres.rows);
     let cost = centres.data.len() as u64;
     Ok(Read::new(Role::Assigner(Box::new(Centres { centres, half_squares })), detail, cost))

@@ -25,7 +25,12 @@ pub enum Labels {
 
 impl Labels {
     pub(super) fn read(attrs: &Attrs<'_>) -> Result<Self> {
-        let value = attrs.req("classes_")?;
+        // Classifiers that are regressions inside keep their classes in a helper.
+        let binarizer = attrs.opt("_label_binarizer").and_then(|helper| helper.attr("classes_"));
+        let value = match attrs.opt("classes_").or(binarizer) {
+            Some(value) => value,
+            None => attrs.req("classes_")?,
+        };
         if let Some(items) = value.items()
             && items.iter().any(|item| item.array().is_some_and(|array| !array.shape.is_empty()))
         {

@@ -28,7 +28,11 @@ impl Affine {
             intercept = vec![intercept[0]; coef.rows];
         }
         if intercept.len() != coef.rows {
-            return Err(attrs.error(format!("{} intercepts for {} rows of coef_", intercept.len(), coef.rows)));
+            return Err(attrs.error(format!(
+                "{} intercepts for {} rows of coef_",
+                intercept.len(),
+                coef.rows
+            )));
         }
         Ok(Self { coef, intercept })
     }
@@ -203,7 +207,11 @@ fn classifier_with(attrs: &Attrs<'_>, link: Link) -> Result<Read> {
         return Err(attrs.error(format!("coef_ has {} rows for {classes} classes", affine.coef.rows)));
     }
     let (detail, cost) = (affine.detail(), affine.cost_ns());
-    Ok(Read::new(Role::Classifier(Box::new(LinearClassifier { affine, classes, link }), labels), detail, cost))
+    Ok(Read::new(
+        Role::Classifier(Box::new(LinearClassifier { affine, classes, link }), labels),
+        detail,
+        cost,
+    ))
 }
 
 pub(super) fn regressor(attrs: &Attrs<'_>) -> Result<Read> {

@@ -130,7 +130,10 @@ pub struct Estimator {
 
 impl std::fmt::Debug for Estimator {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Estimator").field("class", &self.class).field("features", &self.features).finish_non_exhaustive()
+        f.debug_struct("Estimator")
+            .field("class", &self.class)
+            .field("features", &self.features)
+            .finish_non_exhaustive()
     }
 }
 
@@ -191,17 +194,40 @@ fn dispatch(attrs: &Attrs<'_>, depth: usize) -> Result<Read> {
         "RandomForestRegressor" | "ExtraTreesRegressor" => forest::regressor(attrs),
         "GradientBoostingClassifier" => boost::classifier(attrs),
         "GradientBoostingRegressor" => boost::regressor(attrs),
-        "LinearRegression" | "Ridge" | "RidgeCV" | "Lasso" | "LassoCV" | "ElasticNet" | "ElasticNetCV" | "Lars"
-        | "LarsCV" | "LassoLars" | "LassoLarsCV" | "LassoLarsIC" | "OrthogonalMatchingPursuit" | "BayesianRidge"
-        | "ARDRegression" | "HuberRegressor" | "TheilSenRegressor" | "QuantileRegressor" | "SGDRegressor"
-        | "PassiveAggressiveRegressor" | "LinearSVR" | "MultiTaskLasso" | "MultiTaskElasticNet"
-        | "MultiTaskLassoCV" | "MultiTaskElasticNetCV" | "TransformedLinear" => linear::regressor(attrs),
+        "LinearRegression"
+        | "Ridge"
+        | "RidgeCV"
+        | "Lasso"
+        | "LassoCV"
+        | "ElasticNet"
+        | "ElasticNetCV"
+        | "Lars"
+        | "LarsCV"
+        | "LassoLars"
+        | "LassoLarsCV"
+        | "LassoLarsIC"
+        | "OrthogonalMatchingPursuit"
+        | "BayesianRidge"
+        | "ARDRegression"
+        | "HuberRegressor"
+        | "TheilSenRegressor"
+        | "QuantileRegressor"
+        | "SGDRegressor"
+        | "PassiveAggressiveRegressor"
+        | "LinearSVR"
+        | "MultiTaskLasso"
+        | "MultiTaskElasticNet"
+        | "MultiTaskLassoCV"
+        | "MultiTaskElasticNetCV"
+        | "TransformedLinear" => linear::regressor(attrs),
         "PoissonRegressor" | "GammaRegressor" => linear::log_regressor(attrs),
         "LogisticRegression" | "LogisticRegressionCV" => linear::logistic(attrs),
         "SGDClassifier" => linear::sgd_classifier(attrs),
-        "LinearSVC" | "RidgeClassifier" | "RidgeClassifierCV" | "Perceptron" | "PassiveAggressiveClassifier" => {
-            linear::margin_classifier(attrs)
-        }
+        "LinearSVC"
+        | "RidgeClassifier"
+        | "RidgeClassifierCV"
+        | "Perceptron"
+        | "PassiveAggressiveClassifier" => linear::margin_classifier(attrs),
         "LinearDiscriminantAnalysis" => linear::discriminant(attrs),
         "StandardScaler" => scale::standard(attrs),
         "MinMaxScaler" => scale::min_max(attrs),
@@ -209,7 +235,9 @@ fn dispatch(attrs: &Attrs<'_>, depth: usize) -> Result<Read> {
         "RobustScaler" => scale::robust(attrs),
         "Normalizer" => scale::normalizer(attrs),
         "PCA" => scale::pca(attrs),
-        "KMeans" | "MiniBatchKMeans" | "BisectingKMeans" if name != "BisectingKMeans" => cluster::k_means(attrs),
+        "KMeans" | "MiniBatchKMeans" | "BisectingKMeans" if name != "BisectingKMeans" => {
+            cluster::k_means(attrs)
+        }
         "Pipeline" => pipeline::read(attrs, depth),
         "Tree" => Err(LoadError::unsupported(format!("{} alone, without its estimator", attrs.class))),
         _ => Err(LoadError::unsupported(format!("{} is not evaluated natively", attrs.class))),

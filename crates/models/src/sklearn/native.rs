@@ -90,7 +90,9 @@ impl Backend for Native {
         match input.dims() {
             [rows, width] if *rows == batch.rows && *width == features => {}
             dims => {
-                return Err(BackendError::Input(format!("expected rows of {features} columns, got the shape {dims:?}")));
+                return Err(BackendError::Input(format!(
+                    "expected rows of {features} columns, got the shape {dims:?}"
+                )));
             }
         }
         let Some(numbers) = input.to_f64s() else {
@@ -131,7 +133,9 @@ impl Native {
                 out.iter_mut().zip(picks).for_each(|(slot, pick)| *slot = pick as i64);
                 Ok(())
             }
-            (Role::Regressor(model), _) => model.predict(rows, outputs.numbers(columns(count, model.targets())?)),
+            (Role::Regressor(model), _) => {
+                model.predict(rows, outputs.numbers(columns(count, model.targets())?))
+            }
             (Role::Transformer(model), _) => {
                 model.transform(rows, outputs.numbers(shape(&[count, model.width_out()])?))
             }

@@ -129,14 +129,18 @@ fn join(attrs: &Attrs<'_>, steps: Vec<Estimator>) -> Result<Read> {
     let count = steps.len();
     for (index, step) in steps.into_iter().enumerate() {
         if step.features != width {
-            return Err(attrs.error(format!("{} takes {} columns and gets {width}", step.class, step.features)));
+            return Err(
+                attrs.error(format!("{} takes {} columns and gets {width}", step.class, step.features))
+            );
         }
         match step.role {
             Role::Transformer(transform) if index + 1 < count => {
                 width = transform.width_out();
                 chain.push(transform);
             }
-            _ if index + 1 < count => return Err(attrs.unsupported(&format!("{} as an inner step", step.class))),
+            _ if index + 1 < count => {
+                return Err(attrs.unsupported(&format!("{} as an inner step", step.class)));
+            }
             role => last = Some(role),
         }
     }

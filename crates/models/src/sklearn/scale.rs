@@ -56,7 +56,9 @@ impl Transform for Columns {
             apply(row, self.multiply.as_ref(), |value, by| *value *= by);
             apply(row, self.add.as_ref(), |value, by| *value += by);
             if let Some((low, high)) = self.clip {
-                row.iter_mut().filter(|value| !value.is_nan()).for_each(|value| *value = value.clamp(low, high));
+                row.iter_mut()
+                    .filter(|value| !value.is_nan())
+                    .for_each(|value| *value = value.clamp(low, high));
             }
         }
         Ok(())
@@ -69,8 +71,12 @@ pub(super) fn standard(attrs: &Attrs<'_>) -> Result<Read> {
         true => attrs.column_floats(name, width).map(Some),
         false => Ok(None),
     };
-    let columns =
-        Columns { subtract: given("with_mean", "mean_")?, divide: given("with_std", "scale_")?, width, ..Columns::default() };
+    let columns = Columns {
+        subtract: given("with_mean", "mean_")?,
+        divide: given("with_std", "scale_")?,
+        width,
+        ..Columns::default()
+    };
     columns.read_of(attrs)
 }
 
@@ -90,7 +96,8 @@ pub(super) fn min_max(attrs: &Attrs<'_>) -> Result<Read> {
 pub(super) fn max_abs(attrs: &Attrs<'_>) -> Result<Read> {
     let width = attrs.features()?;
     let clip = attrs.truth_or("clip", false).then_some((-1.0, 1.0));
-    Columns { divide: Some(attrs.column_floats("scale_", width)?), clip, width, ..Columns::default() }.read_of(attrs)
+    Columns { divide: Some(attrs.column_floats("scale_", width)?), clip, width, ..Columns::default() }
+        .read_of(attrs)
 }
 
 pub(super) fn robust(attrs: &Attrs<'_>) -> Result<Read> {
@@ -150,7 +157,11 @@ pub(super) fn normalizer(attrs: &Attrs<'_>) -> Result<Read> {
         other => return Err(attrs.unsupported(&format!("norm={other:?}"))),
     };
     let width = attrs.features()?;
-    Ok(Read::new(Role::Transformer(Box::new(Normalizer { norm, width })), format!("{width} columns"), width as u64))
+    Ok(Read::new(
+        Role::Transformer(Box::new(Normalizer { norm, width })),
+        format!("{width} columns"),
+        width as u64,
+    ))
 }
 
 /// `(X - mean) @ components.T`, and whitening.

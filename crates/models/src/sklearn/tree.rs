@@ -275,11 +275,22 @@ mod tests {
 
     #[test]
     fn rounded_thresholds_decide_like_exact_ones() {
-        let thresholds = [0.8, 1.75, 4.950000047683716, 1e-46, -1e-46, 0.1, -0.1, 1e39, -1e39, 0.0, f64::INFINITY];
+        let thresholds =
+            [0.8, 1.75, 4.950000047683716, 1e-46, -1e-46, 0.1, -0.1, 1e39, -1e39, 0.0, f64::INFINITY];
         for t in thresholds {
             let down = round_down(t);
             let near = t as f32;
-            for x in [near.next_down(), near, near.next_up(), 0.0, -0.0, 1.0, f32::MAX, f32::MIN, f32::MIN_POSITIVE] {
+            for x in [
+                near.next_down(),
+                near,
+                near.next_up(),
+                0.0,
+                -0.0,
+                1.0,
+                f32::MAX,
+                f32::MIN,
+                f32::MIN_POSITIVE,
+            ] {
                 assert_eq!(x > down, f64::from(x) > t, "{x} against {t}");
             }
         }
@@ -288,7 +299,16 @@ mod tests {
     fn raw(left: Vec<i64>, right: Vec<i64>, feature: Vec<i64>) -> RawTree {
         let count = left.len();
         let values = vec![1.0; count];
-        RawTree { left, right, feature, threshold: vec![0.5; count], missing_left: None, values, outputs: 1, classes: 1 }
+        RawTree {
+            left,
+            right,
+            feature,
+            threshold: vec![0.5; count],
+            missing_left: None,
+            values,
+            outputs: 1,
+            classes: 1,
+        }
     }
 
     #[test]
