@@ -162,7 +162,7 @@ def models(client, version):
     refused("RESOURCE_DOES_NOT_EXIST", client.get_registered_model, f"none-{TAG}")
     refused("RESOURCE_DOES_NOT_EXIST", client.get_model_version, name, "99")
     refused("INVALID_PARAMETER_VALUE", client.get_model_version_by_alias, name, "nobody")
-    found = mlflow.search_logged_models(filter_string="name = 'model'", output_format="list")
+    found = mlflow.search_logged_models(experiment_ids=["0"], filter_string="name = 'model'", output_format="list")
     assert any(model.source_run_id == version.run_id for model in found)
     second = mlflow.register_model(version.source, name)
     assert int(second.version) == 2
