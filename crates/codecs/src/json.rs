@@ -1,0 +1,281 @@
+//! A cursor over JSON text, for the few shapes that inference requests have.
+//!
+//! Numbers become `f64` directly. What is skipped is skipped by structure with a bound on depth; what is
+//! malformed is reported with its offset. `NaN`, `Infinity` and `-Infinity` are taken, as Python's parser and
+//! TensorFlow Serving take them.
+//!
+//! Not here: which keys a request has (`v1`).
+
+/// How deep skipped values may nest.
+const DEPTH_MAX: usize = 128;
+
+/// What is wrong, and where.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what} at byte {offset}")]
+pub struct JsonError {
+    /// What was expected or found.
+    pub what: &'static str,
+    /// Where in the body.
+    pub offset: usize,
+}
+
+/// A cursor.
+#[derive(Debug, Clone)]
+pub struct Cursor<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Cursor<'a> {
+    /// At the start.
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, at: 0 }
+    }
+
+    /// Where it is.
+    pub fn offset(&self) -> usize {
+        self.at
+    }
+
+    /// Moves to a place it was at before.
+    pub fn seek(&mut self, offset: usize) {
+        self.at = offset.min(self.bytes.len());
+    }
+
+    /// An error here.
+    pub fn error<T>(&self, what: &'static str) -> Result<T, JsonError> {
+        Err(JsonError { what, offset: self.at })
+    }
+
+    /// The next byte that is no white space, which stays.
+    #[inline]
+    pub fn peek(&mut self) -> Option<u8> {
+        while let Some(byte) = self.bytes.get(self.at) {
+            if !matches!(byte, b' ' | b'\n' | b'\r' | b'\t') {
+                return Some(*byte);
+            }
+            self.at += 1;
+        }
+        None
+    }
+
+    /// Consumes this byte if it comes next.
+    #[inline]
+    pub fn eat(&mut self, byte: u8) -> bool {
+        let found = self.peek() == Some(byte);
+        self.at += usize::from(found);
+        found
+    }
+
+    /// Consumes this byte or fails.
+    #[inline]
+    pub fn expect(&mut self, byte: u8, what: &'static str) -> Result<(), JsonError> {
+        if self.eat(byte) { Ok(()) } else { self.error(what) }
+    }
+
+    /// Nothing but white space is left.
+    pub fn end(&mut self) -> Result<(), JsonError> {
+        if self.peek().is_none() { Ok(()) } else { self.error("unexpected text after the JSON value") }
+    }
+
+    fn word(&mut self, word: &[u8]) -> bool {
+        let found = self.bytes[self.at..].starts_with(word);
+        self.at += if found { word.len() } else { 0 };
+        found
+    }
+
+    /// A number, truth value, `null` or not-a-number, as a `f64`; `None`, without moving, for other values.
+    #[inline]
+    pub fn number(&mut self) -> Result<Option<f64>, JsonError> {
+        let number = match self.peek() {
+            Some(b'0'..=b'9' | b'-') => {
+                if self.word(b"-Infinity") {
+                    return Ok(Some(f64::NEG_INFINITY));
+                }
+                return self.digits().map(Some);
+            }
+            Some(b't') if self.word(b"true") => 1.0,
+            Some(b'f') if self.word(b"false") => 0.0,
+            Some(b'n') if self.word(b"null") => f64::NAN,
+            Some(b'N') if self.word(b"NaN") => f64::NAN,
+            Some(b'I') if self.word(b"Infinity") => f64::INFINITY,
+            _ => return Ok(None),
+        };
+        Ok(Some(number))
+    }
+
+    fn digits(&mut self) -> Result<f64, JsonError> {
+        let rest = &self.bytes[self.at..];
+        // JSON forbids what the float parser would take: "-.5", "1.", "01".
+        let unsigned = rest.strip_prefix(b"-").unwrap_or(rest);
+        let leading_zero = unsigned.first() == Some(&b'0') && unsigned.get(1).is_some_and(u8::is_ascii_digit);
+        if leading_zero || !unsigned.first().is_some_and(u8::is_ascii_digit) {
+            return self.error("not a number");
+        }
+        match fast_float2::parse_partial::<f64, _>(rest) {
+            Ok((number, used)) if rest[used - 1].is_ascii_digit() => {
+                self.at += used;
+                Ok(number)
+            }
+            _ => self.error("not a number"),
+        }
+    }
+
+    /// A text without escapes, as it lies in the body; otherwise through the general parser.
+    pub fn text(&mut self) -> Result<std::borrow::Cow<'a, str>, JsonError> {
+        let start = self.at_text()?;
+        self.skip_text()?;
+        let raw = &self.bytes[start..self.at];
+        let inner = &raw[1..raw.len() - 1];
+        if !inner.contains(&b'\\') && !inner.iter().any(|byte| *byte < 0x20) {
+            return match std::str::from_utf8(inner) {
+                Ok(text) => Ok(text.into()),
+                Err(_) => Err(JsonError { what: "a text that is not UTF-8", offset: start }),
+            };
+        }
+        let parsed = serde_json::from_slice::<String>(raw);
+        parsed.map(Into::into).map_err(|_| JsonError { what: "a malformed text", offset: start })
+    }
+
+    fn at_text(&mut self) -> Result<usize, JsonError> {
+        if self.peek() == Some(b'"') { Ok(self.at) } else { self.error("expected a text") }
+    }
+
+    fn skip_text(&mut self) -> Result<(), JsonError> {
+        let start = self.at;
+        self.at += 1;
+        loop {
+            let Some(found) = memchr::memchr2(b'"', b'\\', &self.bytes[self.at..]) else {
+                return Err(JsonError { what: "a text without end", offset: start });
+            };
+            self.at += found;
+            if self.bytes[self.at] == b'"' {
+                self.at += 1;
+                return Ok(());
+            }
+            self.at = (self.at + 2).min(self.bytes.len());
+        }
+    }
+
+    /// Moves past one value and returns its bytes, which are balanced but not otherwise checked.
+    pub fn skip(&mut self) -> Result<&'a [u8], JsonError> {
+        let Some(_) = self.peek() else { return self.error("unexpected end of the JSON text") };
+        let start = self.at;
+        let mut depth = 0_usize;
+        loop {
+            match self.peek() {
+                None => return self.error("unexpected end of the JSON text"),
+                Some(b'"') => self.skip_text()?,
+                Some(b'[' | b'{') => {
+                    depth += 1;
+                    self.at += 1;
+                    if depth > DEPTH_MAX {
+                        return self.error("values nested too deeply");
+                    }
+                }
+                Some(b']' | b'}') => {
+                    let Some(outer) = depth.checked_sub(1) else { return self.error("expected a value") };
+                    depth = outer;
+                    self.at += 1;
+                }
+                Some(b',' | b':') if depth > 0 => self.at += 1,
+                Some(_) => self.skip_word()?,
+            }
+            if depth == 0 {
+                return Ok(&self.bytes[start..self.at]);
+            }
+        }
+    }
+
+    fn skip_word(&mut self) -> Result<(), JsonError> {
+        let is_word = |byte: &&u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');
+        let count = self.bytes[self.at..].iter().take_while(is_word).count();
+        if count == 0 {
+            return self.error("expected a value");
+        }
+        self.at += count;
+        Ok(())
+    }
+}
+
+/// Appends a number: the shortest form that reads back, with a fraction. JSON has no word for what is not
+/// finite; KServe's servers write `null` then.
+pub fn push_f64(out: &mut Vec<u8>, number: f64) {
+    if number.is_finite() {
+        out.extend_from_slice(ryu::Buffer::new().format_finite(number).as_bytes());
+    } else {
+        out.extend_from_slice(b"null");
+    }
+}
+
+/// Appends an integer.
+pub fn push_i64(out: &mut Vec<u8>, number: i64) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+/// Appends a text with its quotes.
+pub fn push_text(out: &mut Vec<u8>, text: &str) {
+    out.push(b'"');
+    let needs_escape = |byte: &u8| *byte < 0x20 || *byte == b'"' || *byte == b'\\';
+    if !text.as_bytes().iter().any(needs_escape) {
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'"');
+        return;
+    }
+    for byte in text.bytes() {
+        match byte {
+            b'"' => out.extend_from_slice(b"\\\""),
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            0..0x20 => out.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
+            _ => out.push(byte),
+        }
+    }
+    out.push(b'"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_follow_json_and_pythons_words() {
+        for (text, want) in [
+            ("5.1", 5.1),
+            ("-3", -3.0),
+            ("1e3", 1000.0),
+            ("0", 0.0),
+            ("true", 1.0),
+            ("-Infinity", f64::NEG_INFINITY),
+        ] {
+            assert_eq!(Cursor::new(text.as_bytes()).number(), Ok(Some(want)), "{text}");
+        }
+        for text in ["01", "-.5", "1.", "-", "--1", "+1", ".5"] {
+            let number = Cursor::new(text.as_bytes()).number();
+            assert!(!matches!(number, Ok(Some(_))), "{text}: {number:?}");
+        }
+    }
+
+    #[test]
+    fn values_are_skipped_whole() {
+        let cases = [(r#"{"a": [1, "]}\"", {}]} ,"#, 22), ("12 ]", 2), (r#""\\" x"#, 4), ("[]", 2)];
+        for (text, used) in cases {
+            let mut cursor = Cursor::new(text.as_bytes());
+            cursor.skip().expect(text);
+            assert_eq!(cursor.offset(), used, "{text}");
+        }
+        let deep = "[".repeat(1000);
+        for text in ["", "]", "[1", "\"abc", "\"\\", deep.as_str(), "{", ","] {
+            assert!(Cursor::new(text.as_bytes()).skip().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn texts_are_escaped() {
+        let mut out = Vec::new();
+        push_text(&mut out, "a\"\\\n\u{1}é");
+        assert_eq!(String::from_utf8(out).expect("UTF-8"), r#""a\"\\\n\u0001é""#);
+    }
+}
