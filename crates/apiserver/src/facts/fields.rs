@@ -188,7 +188,8 @@ pub(crate) fn fits(value: &Value, schema: &Schema) -> bool {
 fn is_integer(value: &Value, format: &str) -> bool {
     let Value::Number(number) = value else { return false };
     let whole = number.as_i64().map(i128::from).or_else(|| number.as_u64().map(i128::from));
-    let whole = whole.or_else(|| number.as_f64().filter(|f| f.fract() == 0.0 && f.abs() < 1e18).map(|f| f as i128));
+    let whole =
+        whole.or_else(|| number.as_f64().filter(|f| f.fract() == 0.0 && f.abs() < 1e18).map(|f| f as i128));
     match whole {
         None => false,
         Some(number) if format == "int32" => i32::try_from(number).is_ok(),
@@ -208,7 +209,10 @@ fn mismatch(found: &str, value: &Value, schema: &Schema, place: &Place<'_>, _ele
     if place.path.is_empty() {
         return format!("json: cannot unmarshal {shown} into Go value of type {wanted}");
     }
-    format!("json: cannot unmarshal {shown} into Go struct field {}.{} of type {wanted}", place.owner, place.path)
+    format!(
+        "json: cannot unmarshal {shown} into Go struct field {}.{} of type {wanted}",
+        place.owner, place.path
+    )
 }
 
 /// Upstream's text for a quantity that does not parse.
@@ -223,7 +227,9 @@ fn go_type(schema: &Schema) -> String {
             Some(of) => format!("map[string]{}", go_type(of.get())),
             None => go_struct(schema),
         },
-        Type::Array => format!("[]{}", schema.items.as_ref().map_or_else(String::new, |of| go_type(of.get()))),
+        Type::Array => {
+            format!("[]{}", schema.items.as_ref().map_or_else(String::new, |of| go_type(of.get())))
+        }
         Type::String if schema.is_builtin() => go_struct(schema),
         Type::String => "string".into(),
         Type::Integer if schema.format == "int64" => "int64".into(),
@@ -299,9 +305,11 @@ mod tests {
 
     #[test]
     fn defaults_fill_absent_fields_only() {
-        let schema = Schema::from_crd(Some(&json!({"type": "object", "properties": {"spec": {"type": "object",
+        let schema = Schema::from_crd(Some(
+            &json!({"type": "object", "properties": {"spec": {"type": "object",
             "default": {}, "properties": {"n": {"type": "integer", "default": 3},
-            "l": {"type": "array", "items": {"type": "object", "properties": {"p": {"type": "string", "default": "x"}}}}}}}})));
+            "l": {"type": "array", "items": {"type": "object", "properties": {"p": {"type": "string", "default": "x"}}}}}}}}),
+        ));
         let mut value = json!({});
         apply_defaults(&mut value, &schema);
         assert_eq!(value, json!({"spec": {"n": 3}}));

@@ -69,7 +69,9 @@ fn schema(value: &Value, source: &Source<'_>) -> Schema {
 
 fn type_of(value: &Value) -> Type {
     let get = |word: &str| value.get(word);
-    if get("x-kubernetes-int-or-string") == Some(&Value::Bool(true)) || get("format") == Some(&"int-or-string".into()) {
+    if get("x-kubernetes-int-or-string") == Some(&Value::Bool(true))
+        || get("format") == Some(&"int-or-string".into())
+    {
         return Type::IntOrString;
     }
     match get("type").and_then(Value::as_str) {
@@ -123,8 +125,9 @@ fn is_zero(value: &Value) -> bool {
 fn rules(map: &Map<String, Value>, kind: Type) -> Option<Box<Rules>> {
     let number = |word: &str| map.get(word).and_then(Value::as_f64);
     let count = |word: &str| map.get(word).and_then(Value::as_u64);
-    let schemas =
-        |word: &str| map.get(word).and_then(Value::as_array).map_or(Vec::new(), |all| all.iter().map(crd).collect());
+    let schemas = |word: &str| {
+        map.get(word).and_then(Value::as_array).map_or(Vec::new(), |all| all.iter().map(crd).collect())
+    };
     let (length_min, length_max) = match kind {
         Type::Array => (count("minItems"), count("maxItems")),
         Type::Object => (count("minProperties"), count("maxProperties")),

@@ -55,7 +55,9 @@ fn merge_map(base: &Object, patch: &Object, schema: Option<&Schema>) -> Result<O
     }
     // An order without a list of its own: the items stay, only their places change.
     for (name, order) in patch {
-        let Some(list) = name.strip_prefix(ELEMENT_ORDER).filter(|list| !patch.contains_key(*list)) else { continue };
+        let Some(list) = name.strip_prefix(ELEMENT_ORDER).filter(|list| !patch.contains_key(*list)) else {
+            continue;
+        };
         let key = schema.and_then(|s| s.properties.get(list)).and_then(|f| f.merge_key.clone());
         if let (Some(Value::Array(items)), Value::Array(order)) = (out.get_mut(list), order) {
             *items = ordered(std::mem::take(items), base.get(list), order, key.as_deref());
@@ -102,18 +104,22 @@ fn merge_field(
 
 fn retain_keys(out: &mut Object, patch: &Object) -> Result<()> {
     let Some(keys) = patch.get(RETAIN_KEYS) else { return Ok(()) };
-    let keys = keys.as_array().ok_or_else(|| PatchError(format!("expecting list of keys in {RETAIN_KEYS}")))?;
+    let keys =
+        keys.as_array().ok_or_else(|| PatchError(format!("expecting list of keys in {RETAIN_KEYS}")))?;
     let has = |name: &str| keys.iter().any(|key| key.as_str() == Some(name));
     let stray = patch.iter().find(|(name, value)| !name.starts_with('$') && !value.is_null() && !has(name));
     if let Some((name, _)) = stray {
-        return Err(PatchError(format!("{RETAIN_KEYS} directive doesn't contain key {name:?} that is in the patch")));
+        return Err(PatchError(format!(
+            "{RETAIN_KEYS} directive doesn't contain key {name:?} that is in the patch"
+        )));
     }
     out.retain(|name, _| has(name));
     Ok(())
 }
 
 fn delete_primitives(out: &mut Object, list: &str, value: &Value) -> Result<()> {
-    let gone = value.as_array().ok_or_else(|| PatchError(format!("{DELETE_PRIMITIVES}{list} must be a list")))?;
+    let gone =
+        value.as_array().ok_or_else(|| PatchError(format!("{DELETE_PRIMITIVES}{list} must be a list")))?;
     if let Some(Value::Array(items)) = out.get_mut(list) {
         items.retain(|item| !gone.contains(item));
     }
@@ -147,9 +153,9 @@ fn merge_list(old: &[Value], new: &[Value], key: Option<&str>, of: Option<&Schem
         let Value::Object(map) = item else {
             return Err(PatchError(format!("expected an object in a list merged by {key:?}, got {item}")));
         };
-        let id = map.get(key).ok_or_else(|| {
-            PatchError(format!("map: {item} does not contain declared merge key: {key}"))
-        })?;
+        let id = map
+            .get(key)
+            .ok_or_else(|| PatchError(format!("map: {item} does not contain declared merge key: {key}")))?;
         match directive(item).as_deref() {
             Some("delete") => {
                 out.retain(|one| one.get(key) != Some(id));

@@ -23,7 +23,8 @@ struct Table {
 static TABLE: LazyLock<Table> = LazyLock::new(|| {
     let mut text = Vec::new();
     GzDecoder::new(PACKED).read_to_end(&mut text).expect("the embedded table is whole: a test reads it");
-    let raw: Map<String, Value> = serde_json::from_slice(&text).expect("the embedded table is JSON: a test reads it");
+    let raw: Map<String, Value> =
+        serde_json::from_slice(&text).expect("the embedded table is JSON: a test reads it");
     let index: HashMap<&str, usize> = raw.keys().enumerate().map(|(at, name)| (name.as_str(), at)).collect();
     let schemas = raw.iter().map(|(name, value)| parse::builtin(name, value, &index)).collect();
     let by_name = raw.keys().enumerate().map(|(at, name)| (name.clone(), at)).collect();
