@@ -1,6 +1,6 @@
 //! The rule of the faces, as a pure function of what is known of a request, and the layer that applies it.
 
-use std::{fmt, net::IpAddr, sync::Arc};
+use std::{fmt, net::IpAddr};
 
 use axum::{
     body::Body,
@@ -9,7 +9,7 @@ use axum::{
     middleware::Next,
 };
 
-use super::{RenderRefusal, Trust, peer::Peer};
+use super::{Rules, Trust, peer::Peer};
 
 /// Why a request is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,34 +50,27 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// What the layer needs.
-#[derive(Clone)]
-pub struct Guard {
-    pub trust: Arc<Trust>,
-    pub render: RenderRefusal,
-}
-
 /// The layer.
 pub async fn check(
-    State(guard): State<Guard>,
+    State(rules): State<Rules>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     request: Request,
     next: Next,
 ) -> Response<Body> {
-    match refusal(&guard.trust, peer.uid, request.headers()) {
+    match refusal(&rules.trust, rules.any_host, peer.uid, request.headers()) {
         None => next.run(request).await,
         Some(refusal) => {
             tracing::warn!(%refusal, path = request.uri().path(), "refused");
-            (guard.render)(&refusal)
+            (rules.render)(&refusal)
         }
     }
 }
 
 /// None: let in.
-fn refusal(trust: &Trust, uid: Option<u32>, headers: &HeaderMap) -> Option<Refusal> {
+fn refusal(trust: &Trust, any_host: bool, uid: Option<u32>, headers: &HeaderMap) -> Option<Refusal> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let host = text(header::HOST);
-    if !is_ours(host) {
+    if !any_host && !is_ours(host) {
         return Some(Refusal::ForeignHost(host.to_owned()));
     }
     let origin = text(header::ORIGIN);
@@ -141,7 +134,7 @@ mod tests {
             for (key, value) in pairs {
                 headers.insert(axum::http::HeaderName::try_from(*key).unwrap(), value.parse().unwrap());
             }
-            assert_eq!(refusal(&trust, uid, &headers), want, "{name}");
+            assert_eq!(refusal(&trust, false, uid, &headers), want, "{name}");
         }
     }
 }

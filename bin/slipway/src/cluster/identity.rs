@@ -1,0 +1,30 @@
+//! Who each part is to the Kubernetes API: its own ServiceAccount, never more than its Role.
+
+use std::sync::Arc;
+
+use apiserver::{ApiServer, UserInfo};
+use kube::Client;
+
+use super::PLATFORM_NAMESPACE;
+
+/// The administrator, for the start-up's own installation only.
+pub fn admin(api: &Arc<ApiServer>) -> Client {
+    api.client(UserInfo::new("kubernetes-admin", ["system:masters", "system:authenticated"]))
+}
+
+/// A part of the platform: `system:serviceaccount:kubeflow:<part>`.
+pub fn part(api: &Arc<ApiServer>, part: &str) -> Client {
+    let name = format!("system:serviceaccount:{PLATFORM_NAMESPACE}:{part}");
+    let group = format!("system:serviceaccounts:{PLATFORM_NAMESPACE}");
+    api.client(UserInfo::new(&name, ["system:serviceaccounts", &group, "system:authenticated"]))
+}
+
+/// A component that a real cluster brings itself.
+pub fn user(api: &Arc<ApiServer>, name: &str) -> Client {
+    api.client(UserInfo::new(name, ["system:authenticated"]))
+}
+
+/// The node.
+pub fn node(api: &Arc<ApiServer>, name: &str) -> Client {
+    api.client(UserInfo::new(&format!("system:node:{name}"), ["system:nodes", "system:authenticated"]))
+}

@@ -1,0 +1,1 @@
+//! Step results kept by the pipelines' database, as the workflow controller asks for them.
