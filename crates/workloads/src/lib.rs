@@ -6,17 +6,21 @@
 //! Not here: the platform's own controllers (workflows, serving, registry), and the node.
 
 mod accounts;
+mod autoscalers;
 mod cache;
 mod context;
 mod deployment;
 mod endpoints;
 mod error;
 mod events;
+mod garbage;
 mod job;
+mod namespaces;
 mod objects;
 mod queue;
 mod replicaset;
 mod scheduler;
+mod volumes;
 
 use std::fmt::Debug;
 use std::path::PathBuf;
@@ -111,6 +115,40 @@ fn spawn_controllers(parts: &mut JoinSet<()>, config: &Config, context: &Arc<Con
     parts.spawn(async move {
         futures::join!(of.namespaces.wait_synced(), of.accounts.wait_synced());
         accounts.run().await;
+    });
+    spawn_more_controllers(parts, config, context);
+}
+
+fn spawn_more_controllers(parts: &mut JoinSet<()>, config: &Config, context: &Arc<Context>) {
+    let emptied = queue::Queue::default();
+    let garbage = garbage::Garbage::new(config.controllers.clone(), emptied.clone());
+    let namespaces = namespaces::Namespaces::new(context, &garbage, emptied);
+    let volumes = volumes::Volumes::new(context, config.volumes_dir.clone());
+    let autoscalers = autoscalers::Autoscalers::new(context);
+    parts.spawn(garbage.clone().run());
+    let of = context.clone();
+    parts.spawn(async move {
+        futures::join!(of.namespaces.wait_synced(), garbage.wait_synced());
+        namespaces.run().await;
+    });
+    let of = context.clone();
+    parts.spawn(async move {
+        futures::join!(
+            of.claims.wait_synced(),
+            of.volumes.wait_synced(),
+            of.classes.wait_synced(),
+            of.pods.wait_synced()
+        );
+        volumes.run().await;
+    });
+    let of = context.clone();
+    parts.spawn(async move {
+        futures::join!(
+            of.autoscalers.wait_synced(),
+            of.deployments.wait_synced(),
+            of.replica_sets.wait_synced()
+        );
+        autoscalers.run().await;
     });
 }
 
