@@ -1,1 +1,116 @@
-//! See ARCHITECTURE.md.
+//! The model server: `slipway serve`.
+//!
+//! One process, one model, KServe's V1 REST protocol on one port. The model is read before the port opens, so a
+//! server that accepts connections is a server that answers. What it cannot read ends the process with the
+//! reason on the last line and in `/dev/termination-log`.
+//!
+//! * `cli` are the flags of KServe's servers, [`Config`] what they mean.
+//! * `server` spreads connections over threads with one event loop each; `connection` is HTTP/1.1 on one of
+//!   them; `routes` says what a path means; `predict` evaluates.
+//!
+//! Not here: Kubernetes, and anything about a model's inside (`models`).
+
+pub mod cli;
+mod connection;
+mod files;
+mod http;
+mod metrics;
+mod model;
+mod predict;
+mod routes;
+mod server;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+pub use files::{Disk, inspect};
+pub use models::{Inspection, Method};
+pub use server::Server;
+
+/// What to serve, where.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The name in URLs.
+    pub model_name: String,
+    /// A folder with one model, or the file itself.
+    pub model_dir: PathBuf,
+    /// Where HTTP is served; port 0 takes a free one.
+    pub http: SocketAddr,
+    /// Event loops; `None` is one for each CPU that the process may use.
+    pub workers: Option<usize>,
+    /// Which of the model's methods answers `:predict`.
+    pub method: Method,
+    /// Bytes of a request's body, at most.
+    pub body_bytes_max: usize,
+    /// Bounds for reading the model.
+    pub limits: models::Limits,
+}
+
+impl Config {
+    /// The defaults of KServe's servers, on all addresses.
+    pub fn new(model_name: impl Into<String>, model_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            model_name: model_name.into(),
+            model_dir: model_dir.into(),
+            http: SocketAddr::from(([0, 0, 0, 0], 8080)),
+            workers: None,
+            method: Method::Predict,
+            body_bytes_max: 64 << 20,
+            limits: models::Limits::default(),
+        }
+    }
+}
+
+/// Why there is no server.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The model cannot be read or evaluated.
+    #[error("cannot load model {name:?} from {path:?}: {why}")]
+    Load {
+        /// The model's name.
+        name: String,
+        /// The folder.
+        path: PathBuf,
+        /// The reason.
+        why: String,
+    },
+    /// The port cannot be opened.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// The reason.
+        source: std::io::Error,
+    },
+    /// A thread or its event loop cannot be made.
+    #[error("cannot start a worker thread")]
+    Worker(#[source] std::io::Error),
+}
+
+/// Loads, serves until `shutdown` is done, then finishes what is in flight.
+pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
+    let started = tokio::task::spawn_blocking(move || Server::start(config)).await;
+    let server = match started {
+        Ok(Ok(server)) => server,
+        Ok(Err(error)) => {
+            leave_message(&error);
+            return Err(error);
+        }
+        Err(join) => std::panic::resume_unwind(join.into_panic()),
+    };
+    shutdown.await;
+    server.stop();
+    let _ = tokio::task::spawn_blocking(move || server.join()).await;
+    Ok(())
+}
+
+/// Kubernetes shows this file's text as the container's termination message. It exists only inside a pod.
+fn leave_message(error: &Error) {
+    let path = std::env::var_os("SLIPWAY_TERMINATION_LOG").map(PathBuf::from);
+    let path = path.unwrap_or_else(|| PathBuf::from("/dev/termination-log"));
+    if path.exists()
+        && let Err(failure) = std::fs::write(&path, error.to_string())
+    {
+        tracing::warn!(path = %path.display(), error = %failure, "cannot write the termination message");
+    }
+}

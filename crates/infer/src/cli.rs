@@ -1,0 +1,164 @@
+//! The flags of KServe's model servers.
+//!
+//! Names and defaults are those of `python -m sklearnserver`. Flags that tune Python are taken and reported as
+//! without effect; flags that would change what is served, and are not built, are refused; unknown ones are
+//! refused by name.
+//!
+//! Not here: what the values do (`Config`).
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::{ArgAction, Parser};
+
+use crate::{Config, Method};
+
+/// Serve one model over KServe's V1 protocol.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "serve", rename_all = "snake_case")]
+pub struct Args {
+    /// Name of the model in URLs.
+    #[arg(long = "model_name", alias = "model-name", default_value = "model")]
+    pub model_name: String,
+    /// Folder (or file) of the model.
+    #[arg(long = "model_dir", alias = "model-dir", default_value = "/mnt/models")]
+    pub model_dir: String,
+    /// Address to listen on; a pod's own address wins.
+    #[arg(long, default_value = "0.0.0.0", env = "SLIPWAY_SERVE_HOST")]
+    pub host: IpAddr,
+    /// Port of HTTP; 0 takes a free one and prints it.
+    #[arg(long = "http_port", alias = "http-port", default_value_t = 8080)]
+    pub http_port: u16,
+    /// Port of gRPC. Not served yet: the port stays closed.
+    #[arg(long = "grpc_port", alias = "grpc-port", default_value_t = 8081)]
+    pub grpc_port: u16,
+    /// Whether gRPC is wanted. Not served yet.
+    #[arg(long = "enable_grpc", alias = "enable-grpc", default_value_t = false, action = ArgAction::Set)]
+    pub enable_grpc: bool,
+    /// Threads that serve; by default (and for KServe's default of 1) one for each CPU.
+    #[arg(long)]
+    pub workers: Option<usize>,
+    /// Protocol; only v1 is served.
+    #[arg(long, visible_alias = "predictor_protocol", default_value = "v1")]
+    pub protocol: String,
+    /// Host of a predictor behind a transformer. Not served.
+    #[arg(long = "predictor_host", alias = "predictor-host")]
+    pub predictor_host: Option<String>,
+    /// Answer with probabilities instead of classes.
+    #[arg(long = "predict_proba", env = "PREDICT_PROBA", default_value = "false", action = ArgAction::Set)]
+    pub predict_proba: String,
+    /// Bytes of a request's body, at most.
+    #[arg(long = "max_body_bytes", default_value_t = 64 << 20)]
+    pub max_body_bytes: usize,
+    /// Threads of Python's evaluation: without effect.
+    #[arg(long = "max_threads", alias = "max-threads", hide = true)]
+    pub max_threads: Option<usize>,
+    /// Workers of Python's event loop: without effect.
+    #[arg(long = "max_asyncio_workers", hide = true)]
+    pub max_asyncio_workers: Option<usize>,
+    /// Threads of the XGBoost and LightGBM servers: without effect.
+    #[arg(long, hide = true)]
+    pub nthread: Option<usize>,
+    /// Python's documentation page: without effect.
+    #[arg(long = "enable_docs_url", hide = true, action = ArgAction::Set)]
+    pub enable_docs_url: Option<bool>,
+    /// Python's latency log: without effect.
+    #[arg(long = "enable_latency_logging", hide = true, action = ArgAction::Set)]
+    pub enable_latency_logging: Option<bool>,
+    /// Python's logging: without effect.
+    #[arg(long = "configure_logging", hide = true, action = ArgAction::Set)]
+    pub configure_logging: Option<bool>,
+    /// Python's logging: without effect.
+    #[arg(long = "log_config_file", hide = true)]
+    pub log_config_file: Option<PathBuf>,
+    /// Python's access log: without effect.
+    #[arg(long = "access_log_format", hide = true)]
+    pub access_log_format: Option<String>,
+    /// Timeout towards a predictor: without effect without one.
+    #[arg(long = "predictor_request_timeout_seconds", hide = true)]
+    pub predictor_request_timeout_seconds: Option<u64>,
+}
+
+impl Args {
+    /// Checks the flags. `pod_ip` is the address that the node gave the pod (`SLIPWAY_POD_IP`): pods that share
+    /// the host's network each listen on their own.
+    pub fn config(&self, pod_ip: Option<IpAddr>) -> Result<Config, String> {
+        if self.protocol != "v1" {
+            return Err(format!("--protocol {}: only v1 is served", self.protocol));
+        }
+        if let Some(host) = &self.predictor_host {
+            return Err(format!("--predictor_host {host}: this server predicts itself and calls no other"));
+        }
+        if self.model_name.is_empty() || self.model_name.contains(['/', ':', '?', '#', ' ']) {
+            return Err(format!("--model_name {:?} is no name for a URL", self.model_name));
+        }
+        let method = match self.predict_proba.to_ascii_lowercase().as_str() {
+            "true" | "1" => Method::Probabilities,
+            "false" | "0" | "" => Method::Predict,
+            other => return Err(format!("PREDICT_PROBA is {other:?}, expected true or false")),
+        };
+        let folder = self.model_dir.strip_prefix("file://").unwrap_or(&self.model_dir);
+        let mut config = Config::new(self.model_name.clone(), folder);
+        config.http = SocketAddr::new(pod_ip.unwrap_or(self.host), self.http_port);
+        config.workers = self.workers.filter(|workers| *workers > 1);
+        config.method = method;
+        config.body_bytes_max = self.max_body_bytes;
+        Ok(config)
+    }
+
+    /// What was asked for and has no effect, for the log.
+    pub fn without_effect(&self) -> Vec<&'static str> {
+        let all = [
+            (self.enable_grpc, "enable_grpc"),
+            (self.max_threads.is_some(), "max_threads"),
+            (self.max_asyncio_workers.is_some(), "max_asyncio_workers"),
+            (self.nthread.is_some(), "nthread"),
+            (self.enable_docs_url.is_some(), "enable_docs_url"),
+            (self.enable_latency_logging.is_some(), "enable_latency_logging"),
+            (self.configure_logging.is_some(), "configure_logging"),
+            (self.log_config_file.is_some(), "log_config_file"),
+            (self.access_log_format.is_some(), "access_log_format"),
+            (self.predictor_request_timeout_seconds.is_some(), "predictor_request_timeout_seconds"),
+        ];
+        all.into_iter().filter(|(given, _)| *given).map(|(_, name)| name).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(args: &[&str], pod_ip: Option<IpAddr>) -> Result<Config, String> {
+        let all = ["serve"].into_iter().chain(args.iter().copied());
+        Args::try_parse_from(all).map_err(|error| error.to_string())?.config(pod_ip)
+    }
+
+    #[test]
+    fn kserves_flags_are_taken() {
+        let args = [
+            "--model_name=iris",
+            "--model_dir=/mnt/models",
+            "--http_port=8080",
+            "--workers=1",
+            "--max_threads=4",
+        ];
+        let made = config(&args, None).expect("legal flags");
+        assert_eq!((made.model_name.as_str(), made.http.to_string().as_str()), ("iris", "0.0.0.0:8080"));
+        let pod = "127.1.2.3".parse().ok();
+        assert_eq!(config(&args, pod).expect("legal flags").http.to_string(), "127.1.2.3:8080");
+    }
+
+    #[test]
+    fn what_is_not_served_is_refused_by_name() {
+        for (args, word) in [
+            (&["--protocol", "v2"][..], "v2"),
+            (&["--predictor_host", "x"], "--predictor_host x"),
+            (&["--no_such_flag"], "--no_such_flag"),
+            (&["--model_name", "a/b"], "a/b"),
+            (&["--http_port", "99999"], "99999"),
+        ] {
+            let error = config(args, None).expect_err(word);
+            assert!(error.contains(word), "{error}");
+        }
+    }
+}

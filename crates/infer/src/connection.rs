@@ -1,0 +1,389 @@
+//! One connection: HTTP/1.1 messages in order, pipelined or not.
+//!
+//! This loop is the server's hot path and is written for it: bytes are read into one buffer, parsed in place,
+//! evaluated on this thread, and answered with one write. Nothing is allocated for a usual request. What is
+//! large (bodies, batches) goes to the blocking pool, so that one client's batch is not another's delay.
+//!
+//! Every wait has a deadline. A single timer serves them all: it is moved only when it fires early, so that a
+//! request does not pay for arming one.
+//!
+//! Not here: what messages mean (`http`, `routes`), the number of connections (`server`).
+
+use std::io;
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use codecs::v1::write_error;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::http::{Chunks, Date, Framing, HEAD_BYTES_MAX, Head, Parsed, Verb, parse_head, write_head};
+use crate::metrics::{self, Metrics};
+use crate::model::Model;
+use crate::predict::{Begun, INLINE_BYTES_MAX, Scratch};
+use crate::routes::{Route, route};
+
+/// Between two requests.
+const IDLE_MAX: Duration = Duration::from_secs(120);
+/// Between two pieces of one request, and for a reply to be taken.
+const STALL_MAX: Duration = Duration::from_secs(30);
+/// Replies that wait for one write, in bytes.
+const REPLIES_MAX: usize = 64 << 10;
+const BUFFER: usize = 8 << 10;
+const JSON: &str = "application/json";
+
+/// What all connections share.
+pub(crate) struct Shared {
+    pub(crate) model: Model,
+    pub(crate) metrics: Vec<Arc<Metrics>>,
+    pub(crate) body_bytes_max: usize,
+    pub(crate) stop: CancellationToken,
+}
+
+enum Body {
+    /// In the input buffer.
+    Inline(Range<usize>),
+    /// Moved out of it.
+    Own(Vec<u8>),
+}
+
+/// Why a connection ends.
+enum End {
+    /// The other side left, or the time is up.
+    Quiet,
+    /// Answer with this first.
+    Refused(u16, &'static str),
+}
+
+impl From<io::Error> for End {
+    fn from(_: io::Error) -> Self {
+        Self::Quiet
+    }
+}
+
+struct Connection {
+    stream: TcpStream,
+    input: Vec<u8>,
+    /// What is in the input buffer and not yet used.
+    start: usize,
+    end: usize,
+    replies: Vec<u8>,
+    scratch: Scratch,
+    date: Date,
+    timer: Pin<Box<Sleep>>,
+    shared: Arc<Shared>,
+    metrics: Arc<Metrics>,
+}
+
+/// Serves a connection until it ends.
+pub(crate) async fn serve(stream: TcpStream, shared: Arc<Shared>, metrics: Arc<Metrics>) {
+    let _ = stream.set_nodelay(true);
+    let mut connection = Connection {
+        stream,
+        input: vec![0; BUFFER],
+        start: 0,
+        end: 0,
+        replies: Vec::new(),
+        scratch: Scratch::default(),
+        date: Date::new(),
+        timer: Box::pin(tokio::time::sleep(IDLE_MAX)),
+        shared,
+        metrics,
+    };
+    if let Err(End::Refused(status, why)) = connection.messages().await {
+        connection.scratch.answer.clear();
+        write_error(&mut connection.scratch.answer, why);
+        connection.reply(status, JSON, true, true);
+        if connection.flush().await.is_ok() {
+            connection.linger().await;
+        }
+    }
+}
+
+impl Connection {
+    async fn messages(&mut self) -> Result<(), End> {
+        loop {
+            match parse_head(&self.input[self.start..self.end]) {
+                Parsed::Partial => {
+                    self.flush().await?;
+                    if !self.read_head().await? {
+                        return Ok(());
+                    }
+                }
+                Parsed::Refused(status, why) => return Err(End::Refused(status, why)),
+                Parsed::Head(head) => {
+                    let keep = self.message(&head).await?;
+                    if !keep {
+                        return self.flush().await.map_err(End::from);
+                    }
+                    if self.replies.len() > REPLIES_MAX {
+                        self.flush().await?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads more of a head; false when the connection is over.
+    async fn read_head(&mut self) -> Result<bool, End> {
+        if self.start == self.end {
+            self.start = 0;
+            self.end = 0;
+            self.give_back();
+            let stop = self.shared.stop.clone();
+            tokio::select! {
+                biased;
+                read = self.read(IDLE_MAX) => read,
+                () = stop.cancelled() => Ok(false),
+            }
+        } else {
+            if self.start > 0 {
+                self.input.copy_within(self.start..self.end, 0);
+                self.end -= self.start;
+                self.start = 0;
+            }
+            let room = (self.input.len() * 2).min(HEAD_BYTES_MAX + BUFFER);
+            if self.end == self.input.len() {
+                self.input.resize(room, 0);
+            }
+            self.read(STALL_MAX).await
+        }
+    }
+
+    /// Reads once into the free part of the buffer; false at the end of the stream or of the time.
+    async fn read(&mut self, limit: Duration) -> Result<bool, End> {
+        let mut deadline = None;
+        loop {
+            tokio::select! {
+                biased;
+                read = self.stream.read(&mut self.input[self.end..]) => {
+                    let count = read?;
+                    self.end += count;
+                    return Ok(count > 0);
+                }
+                () = &mut self.timer => {
+                    // The timer was set for some earlier wait; only now it learns about this one, which
+                    // therefore may take up to twice its limit.
+                    let now = Instant::now();
+                    match deadline {
+                        Some(deadline) if now >= deadline => return Ok(false),
+                        _ => {}
+                    }
+                    let until = *deadline.get_or_insert(now + limit);
+                    self.timer.as_mut().reset(until);
+                }
+            }
+        }
+    }
+
+    /// Serves one message and says whether another may follow.
+    async fn message(&mut self, head: &Head) -> Result<bool, End> {
+        let base = self.start;
+        let path = base + head.path.start..base + head.path.end;
+        let asked = std::str::from_utf8(&self.input[path]).unwrap_or("/\u{fffd}");
+        let routed = route(head.verb, asked, &self.shared.model, &mut self.scratch.answer);
+        if head.is_encoded && routed == Route::Predict {
+            return Err(End::Refused(415, "compressed bodies are not read here"));
+        }
+        let body = self.body(head).await?;
+        let keep = head.keep_alive && !self.shared.stop.is_cancelled();
+        let (status, kind) = match routed {
+            Route::Answered(status) => (status, JSON),
+            Route::Metrics => {
+                let text = metrics::render(&self.shared.metrics, &self.shared.model.name);
+                self.scratch.answer.extend_from_slice(text.as_bytes());
+                (200, "text/plain; version=0.0.4; charset=utf-8")
+            }
+            Route::Predict => (self.predict(body).await, JSON),
+        };
+        self.reply(status, kind, !keep, head.verb != Verb::Head);
+        Ok(keep)
+    }
+
+    async fn predict(&mut self, body: Body) -> u16 {
+        let model = &self.shared.model;
+        match body {
+            Body::Inline(range) if range.len() <= INLINE_BYTES_MAX => {
+                match self.scratch.begin(model, &self.input[range], &self.metrics) {
+                    Begun::Refused(status) => status,
+                    Begun::Rows(rows) if Scratch::is_short(model, rows) => {
+                        self.scratch.finish(model, rows, &self.metrics)
+                    }
+                    Begun::Rows(rows) => {
+                        self.aside(move |scratch, shared, metrics| {
+                            scratch.finish(&shared.model, rows, metrics)
+                        })
+                        .await
+                    }
+                }
+            }
+            Body::Inline(range) => {
+                let body = self.input[range].to_vec();
+                self.whole_aside(body).await
+            }
+            Body::Own(body) => self.whole_aside(body).await,
+        }
+    }
+
+    async fn whole_aside(&mut self, body: Vec<u8>) -> u16 {
+        self.aside(move |scratch, shared, metrics| match scratch.begin(&shared.model, &body, metrics) {
+            Begun::Refused(status) => status,
+            Begun::Rows(rows) => scratch.finish(&shared.model, rows, metrics),
+        })
+        .await
+    }
+
+    /// Runs work off the event loop. Each connection has at most one such piece of work.
+    async fn aside(
+        &mut self,
+        work: impl FnOnce(&mut Scratch, &Shared, &Metrics) -> u16 + Send + 'static,
+    ) -> u16 {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let (shared, metrics) = (self.shared.clone(), self.metrics.clone());
+        let done = tokio::task::spawn_blocking(move || {
+            let status = work(&mut scratch, &shared, &metrics);
+            (scratch, status)
+        });
+        match done.await {
+            Ok((scratch, status)) => {
+                self.scratch = scratch;
+                status
+            }
+            Err(_) => {
+                write_error(&mut self.scratch.answer, "the evaluation failed");
+                500
+            }
+        }
+    }
+
+    /// Waits for the whole body and takes head and body off the buffer.
+    async fn body(&mut self, head: &Head) -> Result<Body, End> {
+        let max = self.shared.body_bytes_max;
+        match head.framing {
+            Framing::Length(length) if length > max => {
+                Err(End::Refused(413, "the request's body is too large"))
+            }
+            Framing::Length(length) => {
+                let mut needed = self.start + head.len + length;
+                if needed > self.end {
+                    self.invite(head).await?;
+                }
+                if needed > self.input.len() && self.start > 0 {
+                    self.input.copy_within(self.start..self.end, 0);
+                    needed -= self.start;
+                    self.end -= self.start;
+                    self.start = 0;
+                }
+                while self.end < needed {
+                    // The buffer grows with what arrives, not with what is announced.
+                    if self.end == self.input.len() {
+                        let room = needed.min(self.input.len() * 2);
+                        self.input.resize(room, 0);
+                    }
+                    if !self.read(STALL_MAX).await? {
+                        return Err(End::Quiet);
+                    }
+                }
+                let range = self.start + head.len..needed;
+                self.start = needed;
+                Ok(Body::Inline(range))
+            }
+            Framing::Chunked => {
+                self.start += head.len;
+                self.invite(head).await?;
+                self.chunks(max).await.map(Body::Own)
+            }
+        }
+    }
+
+    async fn chunks(&mut self, max: usize) -> Result<Vec<u8>, End> {
+        let mut chunks = Chunks::default();
+        loop {
+            let fed = chunks.feed(&self.input[self.start..self.end], max);
+            let (used, done) = fed.map_err(|(status, why)| End::Refused(status, why))?;
+            self.start += used;
+            if done {
+                return Ok(chunks.body);
+            }
+            self.input.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+            if self.end == self.input.len() {
+                let room = self.input.len() * 2;
+                self.input.resize(room, 0);
+            }
+            if !self.read(STALL_MAX).await? {
+                return Err(End::Quiet);
+            }
+        }
+    }
+
+    /// Answers `Expect: 100-continue`, after the replies to what came before.
+    async fn invite(&mut self, head: &Head) -> Result<(), End> {
+        if head.expects_continue {
+            self.replies.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+            self.flush().await?;
+        }
+        Ok(())
+    }
+
+    /// Puts the answer among the replies.
+    fn reply(&mut self, status: u16, kind: &str, close: bool, with_body: bool) {
+        self.metrics.count_answer(status);
+        let date = self.date.at(SystemTime::now());
+        write_head(&mut self.replies, status, kind, self.scratch.answer.len(), close, date);
+        if with_body {
+            self.replies.extend_from_slice(&self.scratch.answer);
+        }
+    }
+
+    async fn flush(&mut self) -> io::Result<()> {
+        if self.replies.is_empty() {
+            return Ok(());
+        }
+        // Nearly every reply fits the socket's buffer, and then no timer is needed.
+        let written = match self.stream.try_write(&self.replies) {
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(error) => return Err(error),
+        };
+        if written < self.replies.len() {
+            let rest = self.stream.write_all(&self.replies[written..]);
+            tokio::time::timeout(STALL_MAX, rest)
+                .await
+                .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        }
+        self.replies.clear();
+        Ok(())
+    }
+
+    /// Lets the other side read the refusal before the reset that unread bytes would cause.
+    async fn linger(&mut self) {
+        let _ = self.stream.shutdown().await;
+        let mut dropped = 0;
+        let drain = async {
+            while let Ok(count @ 1..) = self.stream.read(&mut self.input).await {
+                dropped += count;
+                if dropped > 1 << 20 {
+                    break;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(Duration::from_secs(1), drain).await;
+    }
+
+    /// Between requests nothing large is kept.
+    fn give_back(&mut self) {
+        if self.input.len() > 8 * BUFFER {
+            self.input = vec![0; BUFFER];
+        }
+        if self.replies.capacity() > REPLIES_MAX {
+            self.replies = Vec::new();
+        }
+        self.scratch.shrink();
+    }
+}

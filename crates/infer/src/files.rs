@@ -1,0 +1,89 @@
+//! Model folders on disk.
+//!
+//! Only regular files count, links are followed once by the system, and sizes are checked before reading.
+//!
+//! Not here: choosing among the files (`models`).
+
+use std::io::{Error, ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+use models::{Folder, Inspection, Limits};
+
+/// Files that are listed at most: a model folder has a few.
+const FILES_MAX: usize = 10_000;
+/// Folders within folders.
+const DEPTH_MAX: usize = 8;
+
+/// A folder on disk, or a single file as if it were alone in one.
+#[derive(Debug, Clone)]
+pub struct Disk {
+    root: PathBuf,
+    only: Option<String>,
+}
+
+impl Disk {
+    /// The folder or file at `path`.
+    pub fn new(path: &Path) -> Self {
+        let file = path.is_file().then(|| path.file_name()).flatten();
+        match (file, path.parent()) {
+            (Some(name), Some(parent)) => {
+                Self { root: parent.to_owned(), only: Some(name.to_string_lossy().into_owned()) }
+            }
+            _ => Self { root: path.to_owned(), only: None },
+        }
+    }
+}
+
+impl Folder for Disk {
+    fn list(&self) -> std::io::Result<Vec<String>> {
+        if let Some(only) = &self.only {
+            return Ok(vec![only.clone()]);
+        }
+        let mut files = Vec::new();
+        collect(&self.root, "", 0, &mut files)?;
+        files.sort();
+        Ok(files)
+    }
+
+    fn read(&self, path: &str, bytes_max: usize) -> std::io::Result<bytes::Bytes> {
+        let file = std::fs::File::open(self.root.join(path))?;
+        let size = file.metadata()?.len();
+        let too_large =
+            || Error::new(ErrorKind::FileTooLarge, format!("it is larger than {bytes_max} bytes"));
+        if size > bytes_max as u64 {
+            return Err(too_large());
+        }
+        let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
+        file.take(bytes_max as u64 + 1).read_to_end(&mut bytes)?;
+        if bytes.len() > bytes_max {
+            return Err(too_large());
+        }
+        Ok(bytes.into())
+    }
+}
+
+fn collect(folder: &Path, prefix: &str, depth: usize, files: &mut Vec<String>) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
+        // `metadata` follows links, which is how storage initialisers and config maps lay files out.
+        let Ok(metadata) = std::fs::metadata(entry.path()) else { continue };
+        if metadata.is_file() {
+            files.push(name);
+        } else if metadata.is_dir()
+            && depth < DEPTH_MAX
+            && !entry.file_name().to_string_lossy().starts_with("..")
+        {
+            collect(&entry.path(), &format!("{name}/"), depth + 1, files)?;
+        }
+        if files.len() > FILES_MAX {
+            return Err(Error::other(format!("more than {FILES_MAX} files")));
+        }
+    }
+    Ok(())
+}
+
+/// Reports on the model file or folder at `path`: what it is, whether it is safe, what serves it.
+pub fn inspect(path: &Path, limits: &Limits) -> Inspection {
+    models::inspect(&Disk::new(path), limits)
+}
