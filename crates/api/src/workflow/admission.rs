@@ -8,7 +8,8 @@ mod argo;
 mod ir;
 mod paths;
 
-pub use ir::check_pipeline;
+pub use argo::unsupported_template;
+pub use ir::{check_pipeline, misfit};
 
 /// One thing that is wrong, in Kubernetes' form: field, value, what was expected.
 #[derive(Debug, Clone, PartialEq, Eq)]

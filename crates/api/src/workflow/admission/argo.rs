@@ -60,7 +60,7 @@ fn unsupported_spec(spec: &WorkflowSpec) -> Option<&'static str> {
 }
 
 /// What a template uses that the engine does not run.
-pub(crate) fn unsupported_template(template: &Template) -> Option<&'static str> {
+pub fn unsupported_template(template: &Template) -> Option<&'static str> {
     [
         (template.resource.is_some(), "resource"),
         (template.container_set.is_some(), "containerSet"),

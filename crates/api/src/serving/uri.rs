@@ -1,0 +1,116 @@
+//! Which `storageUri`s are acceptable before anything is fetched.
+//!
+//! The fetcher guards itself again where it connects; here hostile text is refused while its author still looks.
+
+/// Schemes that KServe or this platform fetches.
+const SCHEMES: [&str; 14] = [
+    "gs", "s3", "pvc", "file", "http", "https", "hdfs", "webhdfs", "oci", "hf", "models", "minio", "mlflow-artifacts",
+    "runs",
+];
+
+/// Nothing when the URI is fine, else what is wrong with it.
+pub fn problem(uri: &str) -> Option<String> {
+    let Some((scheme, rest)) = uri.split_once(':') else {
+        return Some(format!("'{uri}' has no scheme, expected one of {}", SCHEMES.join(", ")));
+    };
+    if !SCHEMES.contains(&scheme) {
+        return Some(format!("storageUri, must be one of: [{}]. StorageUri [{uri}] is not supported.", SCHEMES.join(", ")));
+    }
+    let decoded = decode_fully(rest);
+    if decoded.contains(['\\', '\0']) || decoded.split('/').any(|part| part == "..") {
+        return Some(format!("'{uri}' must not contain '..' or '\\'"));
+    }
+    match scheme {
+        "file" if !decoded.starts_with("///") => Some(format!("'{uri}' must be file:///absolute/path")),
+        "pvc" if claim(uri).is_none() => Some(format!("'{uri}' must be pvc://CLAIM or pvc://CLAIM/PATH")),
+        "http" | "https" if is_inside(&decoded) => {
+            Some(format!("'{uri}' names an address of the machine itself or of its network's services"))
+        }
+        _ => None,
+    }
+}
+
+/// Claim and path below it of `pvc://claim/path`.
+pub fn claim(uri: &str) -> Option<(&str, &str)> {
+    let rest = uri.strip_prefix("pvc://")?;
+    let (claim, path) = rest.split_once('/').unwrap_or((rest, ""));
+    (!claim.is_empty()).then_some((claim, path.trim_matches('/')))
+}
+
+fn is_inside(rest: &str) -> bool {
+    let authority = rest.trim_start_matches('/').split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let host = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    if host.is_empty() || host == "localhost" || host.ends_with(".localhost") {
+        return true;
+    }
+    match host.parse::<std::net::IpAddr>() {
+        Ok(std::net::IpAddr::V4(ip)) => ip.is_loopback() || ip.is_link_local() || ip.is_unspecified(),
+        Ok(std::net::IpAddr::V6(ip)) => ip.is_loopback() || ip.is_unspecified() || ip.is_unicast_link_local(),
+        // 2130706433 and 0x7f.1 are addresses to some resolvers.
+        Err(_) => host.chars().all(|c| c.is_ascii_hexdigit() || c == '.' || c == 'x') && host.starts_with(|c: char| c.is_ascii_digit()),
+    }
+}
+
+fn decode_fully(text: &str) -> String {
+    let mut text = text.to_owned();
+    loop {
+        let Some((before, after)) = text.split_once('%').map(|(a, b)| (a.to_owned(), b.to_owned())) else { return text };
+        let decoded = decode_once(&before, &after);
+        if decoded == text {
+            return text;
+        }
+        text = decoded;
+    }
+}
+
+fn decode_once(before: &str, after: &str) -> String {
+    let mut out = before.as_bytes().to_vec();
+    let mut rest = format!("%{after}").into_bytes();
+    rest.reverse();
+    while let Some(byte) = rest.pop() {
+        let pair = (rest.len() >= 2).then(|| [rest[rest.len() - 1], rest[rest.len() - 2]]);
+        let hex = pair.filter(|_| byte == b'%').and_then(|pair| u8::from_str_radix(std::str::from_utf8(&pair).ok()?, 16).ok());
+        match hex {
+            Some(value) => {
+                out.push(value);
+                rest.truncate(rest.len() - 2);
+            }
+            None => out.push(byte),
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hostile_uris_are_refused() {
+        for bad in [
+            "/etc/passwd", "ftp://x/y", "file://etc", "file:///a/../b", "pvc://", "pvc://c/%2e%2e/x", "s3://b/%252e%252e/x",
+            "http://localhost/x", "http://127.0.0.1:5/x", "http://user@169.254.169.254/latest", "http://[::1]/x",
+            "http://2130706433/x", "https://0.0.0.0/", "http:///x", "javascript:alert(1)",
+        ] {
+            assert!(problem(bad).is_some(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_uris_of_models_are_accepted() {
+        for good in [
+            "gs://my-bucket/models/pytorch-iris", "s3://bucket/models/batch-model", "pvc://model-pvc/a/b", "file:///srv/model",
+            "models:/churn/1", "models:/churn@champion", "minio://mlpipeline/v2/x", "mlflow-artifacts:/1/r/artifacts/model",
+            "https://example.com/m.joblib", "hf://org/model", "http://10.0.0.7/model",
+        ] {
+            assert_eq!(problem(good), None, "{good}");
+        }
+        assert_eq!(claim("pvc://c/a/b/"), Some(("c", "a/b")));
+        assert_eq!(claim("pvc://c"), Some(("c", "")));
+    }
+}
