@@ -23,7 +23,9 @@ pub fn crds() -> impl Iterator<Item = &'static str> {
 
 /// The install manifests, as YAML streams: ServiceAccounts, roles and bindings of each part.
 pub fn install_manifests() -> impl Iterator<Item = &'static str> {
-    [include_str!("../install/workflows.yaml")].into_iter()
+    [include_str!("../install/workflows.yaml"),
+        include_str!("../install/gateway.yaml"),
+        include_str!("../install/artifacts.yaml")].into_iter()
 }
 
 #[cfg(test)]
