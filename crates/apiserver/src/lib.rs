@@ -24,6 +24,7 @@ mod http;
 mod kinds;
 mod names;
 mod object;
+mod openapi;
 pub mod pki;
 mod request;
 mod resource;

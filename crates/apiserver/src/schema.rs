@@ -106,6 +106,7 @@ pub fn apply(
 ///
 /// # Errors
 /// 404 for documents that are not served.
-pub fn openapi(_ctx: &Ctx, _path: &[&str]) -> Result<Response<Body>> {
-    Err(ApiError::no_such_path())
+pub fn openapi(ctx: &Ctx, path: &[&str]) -> Result<Response<Body>> {
+    let answer = crate::openapi::answer(&ctx.server.registry(), path).ok_or_else(ApiError::no_such_path)?;
+    Ok(crate::http::encode(http::StatusCode::OK, &answer, ctx.accept))
 }

@@ -59,6 +59,7 @@ fn schema(value: &Value, source: &Source<'_>) -> Schema {
         Source::Builtin(_) => out.preserve_unknown = bare && matches!(out.kind, Type::Object | Type::Any),
         Source::Crd => {
             out.rules = rules(map, out.kind);
+            out.description = text(map, "description").into();
             if out.embedded {
                 out.add_object_fields();
             }

@@ -119,6 +119,8 @@ pub struct Schema {
     pub nullable: bool,
     /// `int32`, `date-time`, `byte`, …; empty when none.
     pub format: String,
+    /// What the author of a custom kind says about it; empty for built-in ones.
+    pub description: Box<str>,
     /// Rules on values; only custom kinds have them.
     pub rules: Option<Box<Rules>>,
 }

@@ -13,7 +13,6 @@ use super::schema::Schema;
 static PACKED: &[u8] = include_bytes!("table.json.gz");
 
 struct Table {
-    raw: Map<String, Value>,
     schemas: Vec<Schema>,
     by_name: HashMap<String, usize>,
     /// By (group, version, kind).
@@ -36,7 +35,7 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
             by_kind.insert((word("group"), word("version"), word("kind")), at);
         }
     }
-    Table { raw, schemas, by_name, by_kind }
+    Table { schemas, by_name, by_kind }
 });
 
 /// A definition by its index.
@@ -54,13 +53,17 @@ pub fn definition_named(name: &str) -> Option<&'static Schema> {
     index_of(name).map(definition)
 }
 
+/// The kinds that a definition is the schema of, as (group, version, kind).
+pub(crate) fn kinds_of(name: &str) -> Vec<(&'static str, &'static str, &'static str)> {
+    let Some(index) = index_of(name) else { return Vec::new() };
+    let of = TABLE.by_kind.iter().filter(|(_, at)| **at == index);
+    let mut kinds: Vec<_> = of.map(|((g, v, k), _)| (g.as_str(), v.as_str(), k.as_str())).collect();
+    kinds.sort_unstable();
+    kinds
+}
+
 /// The schema of a built-in kind.
 pub fn schema_of(group: &str, version: &str, kind: &str) -> Option<&'static Schema> {
     let key = (group.to_owned(), version.to_owned(), kind.to_owned());
     TABLE.by_kind.get(&key).map(|at| definition(*at))
-}
-
-/// A definition as the table has it: the reduced form with `$ref: <name>`.
-pub(crate) fn raw(name: &str) -> Option<&'static Value> {
-    TABLE.raw.get(name)
 }
