@@ -23,9 +23,15 @@ pub fn crds() -> impl Iterator<Item = &'static str> {
 
 /// The install manifests, as YAML streams: ServiceAccounts, roles and bindings of each part.
 pub fn install_manifests() -> impl Iterator<Item = &'static str> {
-    [include_str!("../install/workflows.yaml"),
+    [
+        include_str!("../install/workflows.yaml"),
+        include_str!("../install/pipelines.yaml"),
+        include_str!("../install/objects.yaml"),
+        include_str!("../install/registry.yaml"),
+        include_str!("../install/serving.yaml"),
         include_str!("../install/gateway.yaml"),
-        include_str!("../install/artifacts.yaml")].into_iter()
+    ]
+    .into_iter()
 }
 
 #[cfg(test)]
