@@ -2,7 +2,7 @@
 //!
 //! * KFP's REST API v2beta1: experiments, pipelines and versions in SQL; runs as `Workflow` objects with `spec.kfp`.
 //! * Argo's artifact addresses.
-//! * The step cache ([`cache`]), the artifact face's door keeper ([`gate`]), and the client behind `slipway kfp submit` ([`client`]).
+//! * The step cache ([`cache`]) and the client behind `slipway kfp submit` ([`client`]).
 //!
 //! The Workflow is the truth of a run; a row derives from it ([`row`], pure) and outlives it. This crate decides nothing about
 //! what runs: that is `plan`, driven by `workflows`. Not here yet: recurring runs, retry of a run, KFP v1.
@@ -14,7 +14,6 @@ pub mod client;
 mod db;
 pub mod error;
 mod experiments;
-pub mod gate;
 mod list;
 pub mod package;
 mod row;
@@ -43,7 +42,8 @@ pub struct Config {
     pub client: kube::Client,
     /// The artifact store.
     pub artifacts: ArtifactStore,
-    /// Namespace of runs whose experiment names none; `kubeflow` upstream.
+    /// Namespace of runs whose experiment names none. Not the platform's own (upstream's `kubeflow`): the steps of a run would then
+    /// have the rights of the platform's parts.
     pub namespace: String,
 }
 
