@@ -12,8 +12,10 @@
 //! (the API server, from `Network::service_range`).
 
 mod addresses;
+pub mod dns;
 mod loopback;
 pub mod proxy;
+mod seen;
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;

@@ -13,22 +13,23 @@
 mod forward;
 mod table;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use futures::{Stream, StreamExt, TryStreamExt};
+use futures::StreamExt;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::Client;
 use kube::api::Api;
-use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Client, ResourceExt};
+use kube::runtime::watcher;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use super::Network;
+use super::seen::{Seen, changes};
 use forward::Balancer;
 use table::{Route, Table};
 
@@ -43,11 +44,11 @@ const BATCH_MAX: usize = 256;
 
 /// Serves the Services of the cluster until it is dropped. Failed watches are retried with backoff.
 pub async fn run(client: Client, network: Arc<dyn Network>) {
-    let services = watch_all(Api::<Service>::all(client.clone())).map(Change::Service);
-    let slices = watch_all(Api::<EndpointSlice>::all(client)).map(Change::Slice);
-    let mut changes = futures::stream::select(services, slices).boxed().ready_chunks(BATCH_MAX);
+    let services = changes(Api::<Service>::all(client.clone())).map(Change::Service);
+    let slices = changes(Api::<EndpointSlice>::all(client)).map(Change::Slice);
+    let mut batches = futures::stream::select(services, slices).boxed().ready_chunks(BATCH_MAX);
     let mut proxy = Proxy::new(network);
-    while let Some(batch) = changes.next().await {
+    while let Some(batch) = batches.next().await {
         for change in batch {
             proxy.observe(change);
         }
@@ -61,43 +62,6 @@ pub async fn run(client: Client, network: Arc<dyn Network>) {
 enum Change {
     Service(watcher::Event<Service>),
     Slice(watcher::Event<EndpointSlice>),
-}
-
-fn watch_all<K>(api: Api<K>) -> impl Stream<Item = watcher::Event<K>>
-where
-    K: kube::Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + 'static,
-{
-    let events = watcher(api, watcher::Config::default()).default_backoff();
-    events
-        .inspect_err(|error| tracing::warn!(%error, "the proxy's watch failed; it is retried"))
-        .filter_map(|event| futures::future::ready(event.ok()))
-}
-
-/// Objects of one kind as the watch shows them.
-struct Seen<K> {
-    objects: BTreeMap<(String, String), K>,
-    relisted: BTreeMap<(String, String), K>,
-    complete: bool,
-}
-
-impl<K: kube::Resource> Seen<K> {
-    fn new() -> Self {
-        Self { objects: BTreeMap::new(), relisted: BTreeMap::new(), complete: false }
-    }
-
-    fn observe(&mut self, event: watcher::Event<K>) {
-        let key = |object: &K| (object.namespace().unwrap_or_default(), object.name_any());
-        match event {
-            watcher::Event::Apply(object) => drop(self.objects.insert(key(&object), object)),
-            watcher::Event::Delete(object) => drop(self.objects.remove(&key(&object))),
-            watcher::Event::Init => self.relisted.clear(),
-            watcher::Event::InitApply(object) => drop(self.relisted.insert(key(&object), object)),
-            watcher::Event::InitDone => {
-                self.objects = std::mem::take(&mut self.relisted);
-                self.complete = true;
-            }
-        }
-    }
 }
 
 /// A port that is open, and the task that accepts on it.
@@ -129,8 +93,8 @@ impl Proxy {
 
     async fn bring_in_line(&mut self) {
         let mut wanted = table::table(
-            self.services.objects.values(),
-            self.slices.objects.values(),
+            self.services.all(),
+            self.slices.all(),
             self.network.service_range(),
             self.network.host_ip(),
         );
