@@ -1,6 +1,7 @@
-//! The project's own chores: `cargo xtask tidy`, `cargo xtask facts`.
+//! The project's own chores: `cargo xtask tidy`, `cargo xtask facts`, `cargo xtask protobuf`.
 
 mod facts;
+mod protobuf;
 mod tidy;
 
 use anyhow::{Result, bail};
@@ -9,8 +10,9 @@ fn main() -> Result<()> {
     let command = std::env::args().nth(1);
     match command.as_deref() {
         Some("facts") => facts::run(),
+        Some("protobuf") => protobuf::run(),
         Some("tidy") => tidy::run(),
-        Some(other) => bail!("unknown command {other:?}; one of: facts, tidy"),
-        None => bail!("which command? one of: facts, tidy"),
+        Some(other) => bail!("unknown command {other:?}; one of: facts, protobuf, tidy"),
+        None => bail!("which command? one of: facts, protobuf, tidy"),
     }
 }

@@ -49,7 +49,8 @@ const MEANT: &[(&str, &str, &str)] = &[
     ("infer", "codecs", ""),
 ];
 /// Crates that must not know Kubernetes.
-const WITHOUT_KUBERNETES: &[&str] = &["infer", "models", "codecs", "plan", "store", "types", "pod-protocol", "pod"];
+const WITHOUT_KUBERNETES: &[&str] =
+    &["infer", "models", "codecs", "plan", "store", "types", "pod-protocol", "pod"];
 /// Crates that must not know the embedded parts.
 const WITHOUT_STORE: &[&str] =
     &["workloads", "node", "workflows", "pipelines", "registry", "serving", "gateway", "infer"];
@@ -80,8 +81,10 @@ fn root() -> Result<PathBuf> {
 }
 
 fn tracked_files(root: &Path) -> Result<Vec<String>> {
-    let output =
-        Command::new("git").current_dir(root).args(["ls-files", "--cached", "--others", "--exclude-standard"]).output()?;
+    let output = Command::new("git")
+        .current_dir(root)
+        .args(["ls-files", "--cached", "--others", "--exclude-standard"])
+        .output()?;
     let text = String::from_utf8(output.stdout)?;
     Ok(text.lines().filter(|line| root.join(line).is_file()).map(str::to_owned).collect())
 }
@@ -124,7 +127,8 @@ fn check_arrows(root: &Path, findings: &mut Vec<String>) -> Result<()> {
     for package in metadata["packages"].as_array().context("packages")? {
         let name = package["name"].as_str().unwrap_or_default();
         let Some(from) = layer(name) else {
-            findings.push(format!("crate {name} has no layer; add it to xtask/src/tidy.rs and ARCHITECTURE.md"));
+            findings
+                .push(format!("crate {name} has no layer; add it to xtask/src/tidy.rs and ARCHITECTURE.md"));
             continue;
         };
         for dependency in package["dependencies"].as_array().context("dependencies")? {
@@ -148,7 +152,8 @@ fn forbidden_arrow(name: &str, from: u8, to: &str) -> Option<String> {
     }
     let target = layer(to)?;
     let meant = MEANT.iter().any(|(a, b, _)| *a == name && *b == to);
-    (target >= from && !meant).then(|| format!("{name} (L{from}) -> {to} (L{target}): arrows go downward only"))
+    (target >= from && !meant)
+        .then(|| format!("{name} (L{from}) -> {to} (L{target}): arrows go downward only"))
 }
 
 fn check_links(root: &Path, file: &str, findings: &mut Vec<String>) -> Result<()> {
@@ -156,7 +161,8 @@ fn check_links(root: &Path, file: &str, findings: &mut Vec<String>) -> Result<()
     let folder = root.join(file).parent().map(Path::to_path_buf).unwrap_or_default();
     for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
         let path = target.split('#').next().unwrap_or_default();
-        let is_local = !path.is_empty() && !path.contains("://") && !path.contains(' ') && !path.starts_with("mailto:");
+        let is_local =
+            !path.is_empty() && !path.contains("://") && !path.contains(' ') && !path.starts_with("mailto:");
         if is_local && !folder.join(path).exists() {
             findings.push(format!("{file}: link to {path:?} leads nowhere"));
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -100,7 +100,7 @@ async fn answer(
         user,
         info,
         query,
-        accept: accept?,
+        accept: if parts_are_openapi(&parts.uri) { Accept::default() } else { accept? },
         headers: parts.headers,
         warnings: Mutex::new(Vec::new()),
     });
@@ -124,6 +124,11 @@ fn add_warnings(ctx: &Ctx, response: &mut Response<Body>) {
             response.headers_mut().append(header::WARNING, value);
         }
     }
+}
+
+/// OpenAPI documents have media types of their own, judged where they are served.
+fn parts_are_openapi(uri: &http::Uri) -> bool {
+    uri.path().starts_with("/openapi/")
 }
 
 /// Paths that are no resources.
@@ -247,9 +252,6 @@ pub async fn read_body(body: Body) -> Result<Bytes> {
     }
 }
 
-/// Name of the header that answers carry for tracing by people.
-pub const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
-
 /// Parses a body as an object by its media type.
 ///
 /// # Errors
@@ -263,6 +265,10 @@ pub fn parse_object(headers: &HeaderMap, body: &Bytes) -> Result<Value> {
             ApiError::bad_request(format!("the object provided is unrecognized (must be of type Object): couldn't get version/kind; json parse error: {error}"))
         })?,
         "application/yaml" => parse_yaml(body)?,
+        "application/vnd.kubernetes.protobuf" => crate::protobuf::decode(body).map_err(|what| {
+            let given = format!("{kind} with {what}");
+            ApiError::unsupported_media_type(&given, &["application/json", "application/yaml"])
+        })?,
         other => return Err(ApiError::unsupported_media_type(other, &["application/json", "application/yaml"])),
     };
     Ok(value)

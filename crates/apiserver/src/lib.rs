@@ -26,6 +26,7 @@ mod names;
 mod object;
 mod openapi;
 pub mod pki;
+mod protobuf;
 mod request;
 mod resource;
 mod schema;

@@ -282,11 +282,6 @@ impl Selector {
         self.labels.is_empty() && self.fields.is_empty()
     }
 
-    /// The one name that can match, if the selector says so.
-    pub fn name(&self) -> Option<&str> {
-        self.fields.iter().find(|one| one.equal && one.path == "metadata.name").map(|one| one.value.as_str())
-    }
-
     /// Whether an object, in the form served, matches.
     pub fn matches(&self, resource: &Resource, object: &Value) -> bool {
         let labels = object::meta(object).and_then(|meta| meta.get("labels")).and_then(Value::as_object);

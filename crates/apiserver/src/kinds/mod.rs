@@ -62,7 +62,7 @@ pub fn prepare_create(resource: &Resource, object: &mut Value) {
             object::section(object, "status").insert("phase".into(), "Pending".into());
         }
         ("", "Service") => {
-            drop(object::section(object, "status").entry("loadBalancer").or_insert_with(|| json!({})))
+            object::section(object, "status").entry("loadBalancer").or_insert_with(|| json!({}));
         }
         ("", "Secret") => merge_string_data(object),
         ("batch", "Job") => jobs::prepare_create(object),
@@ -70,7 +70,9 @@ pub fn prepare_create(resource: &Resource, object: &mut Value) {
         ("apps", "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet")
         | ("", "ReplicationController")
         | ("autoscaling", "HorizontalPodAutoscaler")
-        | ("batch", "CronJob") => drop(object::section(object, "status")),
+        | ("batch", "CronJob") => {
+            object::section(object, "status");
+        }
         _ => {}
     }
 }

@@ -176,7 +176,9 @@ fn operation(resource: &Resource, component: &str, method: &str, verb: &str) -> 
         out["parameters"] = names.into_iter().map(query_parameter).collect();
         let types: &[&str] = match (method, resource.custom.is_some()) {
             ("patch", true) => &[APPLY, "application/json-patch+json", "application/merge-patch+json"],
-            ("patch", false) => &[APPLY, "application/json-patch+json", "application/merge-patch+json", STRATEGIC],
+            ("patch", false) => {
+                &[APPLY, "application/json-patch+json", "application/merge-patch+json", STRATEGIC]
+            }
             _ => &["application/json"],
         };
         let body = if method == "patch" { json!({ "type": "object" }) } else { body };

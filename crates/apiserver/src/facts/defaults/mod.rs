@@ -23,7 +23,9 @@ pub fn apply(group: &str, kind: &str, object: &mut Value) {
             put(spec, "volumeMode", "Filesystem");
         }),
         ("", "PersistentVolumeClaim") => workload::claim(map),
-        ("", "Endpoints") => each(map, "subsets", |subset| each(subset, "ports", |port| put(port, "protocol", "TCP"))),
+        ("", "Endpoints") => {
+            each(map, "subsets", |subset| each(subset, "ports", |port| put(port, "protocol", "TCP")))
+        }
         ("", "LimitRange") => at(map, "spec", |spec| each(spec, "limits", limit)),
         ("", "ReplicationController") => workload::replication_controller(map),
         ("apps", "Deployment") => at(map, "spec", workload::deployment),

@@ -9,7 +9,9 @@ pub(super) fn pod(pod: &mut Object) {
     at(pod, "spec", |spec| {
         self::spec(spec);
         for list in ["containers", "initContainers"] {
-            each(spec, list, |container| at_some(container, "resources", |of| fill_from(of, "limits", "requests")));
+            each(spec, list, |container| {
+                at_some(container, "resources", |of| fill_from(of, "limits", "requests"))
+            });
         }
         put(spec, "enableServiceLinks", true);
     });
@@ -117,6 +119,8 @@ fn volume(volume: &mut Object) {
         });
     });
     at_some(volume, "ephemeral", |source| {
-        at_some(source, "volumeClaimTemplate", |claim| at(claim, "spec", |spec| put(spec, "volumeMode", "Filesystem")));
+        at_some(source, "volumeClaimTemplate", |claim| {
+            at(claim, "spec", |spec| put(spec, "volumeMode", "Filesystem"))
+        });
     });
 }

@@ -120,7 +120,8 @@ pub(super) fn claim(map: &mut Object) {
 
 pub(super) fn autoscaler(spec: &mut Object) {
     put(spec, "minReplicas", 1);
-    let has_metrics = spec.get("metrics").and_then(Value::as_array).is_some_and(|metrics| !metrics.is_empty());
+    let has_metrics =
+        spec.get("metrics").and_then(Value::as_array).is_some_and(|metrics| !metrics.is_empty());
     if !has_metrics {
         let cpu = json!([{ "type": "Resource", "resource": {
             "name": "cpu", "target": { "type": "Utilization", "averageUtilization": 80 } } }]);
@@ -191,16 +192,27 @@ mod tests {
 
     #[test]
     fn jobs_and_pods_and_services_are_completed() {
-        let job = defaulted("batch", "Job", json!({"spec": {"template": {"metadata": {"labels": {"a": "b"}}}}}));
+        let job =
+            defaulted("batch", "Job", json!({"spec": {"template": {"metadata": {"labels": {"a": "b"}}}}}));
         assert_eq!(job["metadata"]["labels"], json!({"a": "b"}));
         let spec = &job["spec"];
         assert_eq!((&spec["completions"], &spec["backoffLimit"]), (&json!(1), &json!(6)));
         let queue = defaulted("batch", "Job", json!({"spec": {"parallelism": 2}}));
         assert!(queue["spec"].get("completions").is_none());
-        let pod = defaulted("", "Pod", json!({"spec": {"serviceAccountName": "x", "volumes": [{"name": "v"}],
-            "containers": [{"resources": {"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m"}}}]}}));
-        assert_eq!(pod["spec"]["containers"][0]["resources"]["requests"], json!({"cpu": "500m", "memory": "1Gi"}));
-        assert_eq!((&pod["spec"]["serviceAccount"], &pod["spec"]["volumes"][0]["emptyDir"]), (&json!("x"), &json!({})));
+        let pod = defaulted(
+            "",
+            "Pod",
+            json!({"spec": {"serviceAccountName": "x", "volumes": [{"name": "v"}],
+            "containers": [{"resources": {"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m"}}}]}}),
+        );
+        assert_eq!(
+            pod["spec"]["containers"][0]["resources"]["requests"],
+            json!({"cpu": "500m", "memory": "1Gi"})
+        );
+        assert_eq!(
+            (&pod["spec"]["serviceAccount"], &pod["spec"]["volumes"][0]["emptyDir"]),
+            (&json!("x"), &json!({}))
+        );
         let service = defaulted("", "Service", json!({"spec": {"ports": [{"port": 80}]}}));
         assert_eq!(service["spec"]["ports"][0], json!({"port": 80, "protocol": "TCP", "targetPort": 80}));
         assert_eq!(service["spec"]["internalTrafficPolicy"], "Cluster");
