@@ -87,7 +87,7 @@ fn predictions_are_written_as_python_writes_them() {
 }
 
 #[test]
-fn no_bytes_panic() {
+fn bytes_never_panic() {
     // A cheap walk around a legal body: every prefix, and every byte replaced by each structural one.
     let body = br#"{"id":"\u0041","instances":[[1.5,-2e3],{"a":null,"b":NaN}]}"#;
     let mut batch = Vec::new();
