@@ -1,6 +1,6 @@
 //! KFP's API through its router, with a cluster that holds Workflows in memory and lets the test play the controller.
 //!
-//! `SLIPWAY_TEST_POSTGRES=postgres://…/db` runs the same on PostgreSQL; `SLIPWAY_KFP_PYTHON=/venv/bin/python` lets the real SDK
+//! `SLIPWAY_TEST_POSTGRES=postgres://user@host:port` runs the same on PostgreSQL; `SLIPWAY_KFP_PYTHON=/venv/bin/python` lets the real SDK
 //! drive it as well.
 
 use std::collections::BTreeMap;
@@ -153,6 +153,20 @@ async fn list(
     Body::from_stream(events).into_response()
 }
 
+/// A fresh database: a SQLite file, or one of the PostgreSQL server that `SLIPWAY_TEST_POSTGRES` names.
+async fn database(folder: &std::path::Path) -> String {
+    let Ok(server) = std::env::var("SLIPWAY_TEST_POSTGRES") else {
+        return format!("sqlite://{}", folder.join("platform.db").display());
+    };
+    sqlx::any::install_default_drivers();
+    let name = format!("pipelines_{}", uuid::Uuid::new_v4().simple());
+    let mut connection =
+        <sqlx::AnyConnection as sqlx::Connection>::connect(&format!("{server}/postgres")).await.unwrap();
+    let sql = sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"));
+    sqlx::Executor::execute(&mut connection, sqlx::query(sql)).await.unwrap();
+    format!("{server}/{name}")
+}
+
 struct World {
     _folder: tempfile::TempDir,
     cluster: Cluster,
@@ -166,7 +180,7 @@ impl World {
         let artifacts = ArtifactStore::open(folder.path().join("artifacts")).unwrap();
         let cluster = Cluster::new(finish);
         let config = Config {
-            database_url: format!("sqlite://{}", folder.path().join("platform.db").display()),
+            database_url: database(folder.path()).await,
             client: cluster.client(),
             artifacts: artifacts.clone(),
             namespace: "default".into(),
