@@ -6,6 +6,7 @@
 //!
 //! Not here: what the kinds do. That is the controllers' business.
 
+pub mod serving;
 pub mod workflow;
 
 /// Every `CustomResourceDefinition` document of the platform, as YAML, one document each.
@@ -17,6 +18,9 @@ pub fn crds() -> impl Iterator<Item = &'static str> {
         include_str!("../crds/argoproj.io_cronworkflows.yaml"),
         include_str!("../crds/argoproj.io_workflowtaskresults.yaml"),
         include_str!("../crds/slipway.dev_workflowjournals.yaml"),
+        include_str!("../crds/serving.kserve.io_inferenceservices.yaml"),
+        include_str!("../crds/serving.kserve.io_servingruntimes.yaml"),
+        include_str!("../crds/serving.kserve.io_clusterservingruntimes.yaml"),
     ]
     .into_iter()
 }

@@ -15,10 +15,14 @@ pub fn defaults(kind: &str, object: &mut Value) {
     if kind != "InferenceService" {
         return;
     }
-    let Some(predictor) = object.pointer_mut("/spec/predictor").and_then(Value::as_object_mut) else { return };
+    let Some(predictor) = object.pointer_mut("/spec/predictor").and_then(Value::as_object_mut) else {
+        return;
+    };
     let forms: Vec<&str> = FRAMEWORKS.into_iter().filter(|name| is_set(predictor, name)).collect();
     // Two forms are the validator's business: rewriting one would hide the other.
-    if let ([framework], false, false) = (&forms[..], is_set(predictor, "model"), is_set(predictor, "containers")) {
+    if let ([framework], false, false) =
+        (&forms[..], is_set(predictor, "model"), is_set(predictor, "containers"))
+    {
         let Some(Value::Object(mut model)) = predictor.remove(*framework) else { return };
         if matches!(*framework, "triton" | "onnx" | "huggingface") {
             model.entry("protocolVersion").or_insert_with(|| json!("v2"));
@@ -31,7 +35,8 @@ pub fn defaults(kind: &str, object: &mut Value) {
 
 /// KServe says the format in an annotation too.
 fn annotate_format(object: &mut Value) {
-    let format = object.pointer("/spec/predictor/model/modelFormat/name").and_then(Value::as_str).map(str::to_owned);
+    let format =
+        object.pointer("/spec/predictor/model/modelFormat/name").and_then(Value::as_str).map(str::to_owned);
     let Some(format) = format else { return };
     let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) else { return };
     let annotations = metadata.entry("annotations").or_insert_with(|| json!({}));
@@ -105,7 +110,9 @@ fn check_forms(predictor: &Map<String, Value>, found: &mut Vec<Problem>) {
         let list = FRAMEWORKS.map(|name| name.to_owned()).join(", ");
         found.push(problem(
             "spec.predictor",
-            format!("exactly one of [model, {list}, containers] must be specified in PredictorSpec, got {forms}"),
+            format!(
+                "exactly one of [model, {list}, containers] must be specified in PredictorSpec, got {forms}"
+            ),
         ));
     }
 }
@@ -119,11 +126,15 @@ fn check_model(predictor: &Map<String, Value>, found: &mut Vec<Problem>) {
         return;
     };
     if is_set(model, "name") {
-        found.push(problem(format!("{at}.name"), "the container's name is given by the platform; leave it out"));
+        found.push(problem(
+            format!("{at}.name"),
+            "the container's name is given by the platform; leave it out",
+        ));
     }
     let format = model.get("modelFormat").and_then(|format| format.get("name")).and_then(Value::as_str);
     if key == "model" && format.unwrap_or_default().is_empty() {
-        found.push(problem(format!("{at}.modelFormat.name"), "is required: the model's format, e.g. sklearn"));
+        found
+            .push(problem(format!("{at}.modelFormat.name"), "is required: the model's format, e.g. sklearn"));
     }
     match model.get("storageUri") {
         None | Some(Value::Null) => {}
@@ -140,7 +151,10 @@ fn check_model(predictor: &Map<String, Value>, found: &mut Vec<Problem>) {
     if let Some(version) = model.get("protocolVersion").and_then(Value::as_str)
         && !matches!(version, "v1" | "v2" | "grpc-v1" | "grpc-v2")
     {
-        found.push(problem(format!("{at}.protocolVersion"), format!("'{version}' must be one of v1, v2, grpc-v1, grpc-v2")));
+        found.push(problem(
+            format!("{at}.protocolVersion"),
+            format!("'{version}' must be one of v1, v2, grpc-v1, grpc-v2"),
+        ));
     }
 }
 
@@ -150,7 +164,10 @@ fn check_scale(at: &str, map: &Map<String, Value>, found: &mut Vec<Problem>) {
         Some(value) => {
             let number = value.as_i64();
             if number.is_none_or(|number| number < 0) {
-                found.push(problem(format!("{at}.{key}"), format!("{value} must be a whole number, 0 or more")));
+                found.push(problem(
+                    format!("{at}.{key}"),
+                    format!("{value} must be a whole number, 0 or more"),
+                ));
             }
             number
         }
@@ -163,12 +180,18 @@ fn check_scale(at: &str, map: &Map<String, Value>, found: &mut Vec<Problem>) {
         && max != 0
         && min > max
     {
-        found.push(problem(format!("{at}.minReplicas"), format!("MinReplicas ({min}) cannot be greater than MaxReplicas ({max})")));
+        found.push(problem(
+            format!("{at}.minReplicas"),
+            format!("MinReplicas ({min}) cannot be greater than MaxReplicas ({max})"),
+        ));
     }
     if let Some(metric) = map.get("scaleMetric").and_then(Value::as_str)
         && !matches!(metric, "cpu" | "memory" | "concurrency" | "rps")
     {
-        found.push(problem(format!("{at}.scaleMetric"), format!("'{metric}' must be one of cpu, memory, concurrency, rps")));
+        found.push(problem(
+            format!("{at}.scaleMetric"),
+            format!("'{metric}' must be one of cpu, memory, concurrency, rps"),
+        ));
     }
     if let Some(percent) = map.get("canaryTrafficPercent").filter(|value| !value.is_null())
         && !percent.as_i64().is_some_and(|percent| (0..=100).contains(&percent))
@@ -183,21 +206,31 @@ fn check_batching(predictor: &Map<String, Value>, found: &mut Vec<Problem>) {
         if let Some(value) = predictor.get(key).filter(|value| !value.is_null())
             && value.as_i64().is_none_or(|number| number < 1)
         {
-            found.push(problem(format!("spec.predictor.{key}"), format!("{value} must be a whole number, 1 or more")));
+            found.push(problem(
+                format!("spec.predictor.{key}"),
+                format!("{value} must be a whole number, 1 or more"),
+            ));
         }
     }
     let number = |key: &str| predictor.get(key).and_then(Value::as_i64);
     if let (Some(size), Some(most)) = (number("batchSize"), number("maxBatchSize"))
         && size > most
     {
-        found.push(problem("spec.predictor.batchSize", format!("{size} must not be more than maxBatchSize ({most})")));
+        found.push(problem(
+            "spec.predictor.batchSize",
+            format!("{size} must not be more than maxBatchSize ({most})"),
+        ));
     }
 }
 
 fn check_runtime(object: &Value) -> Vec<Problem> {
     let containers = object.pointer("/spec/containers").and_then(Value::as_array);
     let has_server = containers.is_some_and(|list| list.iter().any(|one| one["name"] == super::CONTAINER));
-    if has_server { Vec::new() } else { vec![problem("spec.containers", "must hold a container named kserve-container")] }
+    if has_server {
+        Vec::new()
+    } else {
+        vec![problem("spec.containers", "must hold a container named kserve-container")]
+    }
 }
 
 #[cfg(test)]
@@ -249,7 +282,10 @@ mod tests {
         ];
         for (predictor, field, text) in table {
             let found = check("InferenceService", &service(predictor.clone()));
-            assert!(found.iter().any(|one| one.field == field && one.detail.contains(text)), "{predictor}: {found:?}");
+            assert!(
+                found.iter().any(|one| one.field == field && one.detail.contains(text)),
+                "{predictor}: {found:?}"
+            );
         }
         let mut named = service(json!({"sklearn": {}}));
         named["metadata"]["name"] = json!("1-Bad");

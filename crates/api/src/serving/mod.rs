@@ -28,5 +28,14 @@ pub const PORT: i32 = 8080;
 
 /// The predictor forms of KServe before `model:`; each is a format's name too.
 pub const FRAMEWORKS: [&str; 10] = [
-    "sklearn", "xgboost", "lightgbm", "tensorflow", "pytorch", "triton", "onnx", "huggingface", "pmml", "paddle",
+    "sklearn",
+    "xgboost",
+    "lightgbm",
+    "tensorflow",
+    "pytorch",
+    "triton",
+    "onnx",
+    "huggingface",
+    "pmml",
+    "paddle",
 ];

@@ -63,13 +63,17 @@ impl Runtime {
     fn format(&self, model: &Model, automatic: bool) -> Option<&Value> {
         let wanted = &model.model_format;
         self.spec["supportedModelFormats"].as_array()?.iter().find(|format| {
-            let version_fits = wanted.version.as_ref().is_none_or(|version| format["version"] == version.as_str());
-            format["name"] == wanted.name.as_str() && version_fits && (!automatic || format["autoSelect"] == true)
+            let version_fits =
+                wanted.version.as_ref().is_none_or(|version| format["version"] == version.as_str());
+            format["name"] == wanted.name.as_str()
+                && version_fits
+                && (!automatic || format["autoSelect"] == true)
         })
     }
 
     fn lowest_protocol(&self) -> usize {
-        let rank = |name: &str| ["v1", "v2", "grpc-v1", "grpc-v2"].iter().position(|one| *one == name).unwrap_or(9);
+        let rank =
+            |name: &str| ["v1", "v2", "grpc-v1", "grpc-v2"].iter().position(|one| *one == name).unwrap_or(9);
         let list = self.spec["protocolVersions"].as_array();
         list.into_iter().flatten().filter_map(Value::as_str).map(rank).min().unwrap_or(0)
     }
@@ -86,9 +90,12 @@ pub fn choose<'a>(model: &Model, runtimes: &'a [Runtime]) -> Result<&'a Runtime,
     }
     let mut fits: Vec<&Runtime> = runtimes
         .iter()
-        .filter(|runtime| !runtime.is_disabled() && runtime.speaks(protocol) && runtime.format(model, true).is_some())
+        .filter(|runtime| {
+            !runtime.is_disabled() && runtime.speaks(protocol) && runtime.format(model, true).is_some()
+        })
         .collect();
-    let priority = |runtime: &Runtime| runtime.format(model, true).and_then(|format| format["priority"].as_i64());
+    let priority =
+        |runtime: &Runtime| runtime.format(model, true).and_then(|format| format["priority"].as_i64());
     fits.sort_by(|a, b| {
         let ours = (!a.namespaced, std::cmp::Reverse(priority(a)), a.lowest_protocol());
         let theirs = (!b.namespaced, std::cmp::Reverse(priority(b)), b.lowest_protocol());
@@ -106,7 +113,12 @@ pub fn choose<'a>(model: &Model, runtimes: &'a [Runtime]) -> Result<&'a Runtime,
     })
 }
 
-fn named<'a>(model: &Model, runtimes: &'a [Runtime], name: &str, protocol: &str) -> Result<&'a Runtime, Refusal> {
+fn named<'a>(
+    model: &Model,
+    runtimes: &'a [Runtime],
+    name: &str,
+    protocol: &str,
+) -> Result<&'a Runtime, Refusal> {
     let refuse = |reason, message| Err(Refusal { reason, message });
     let mut found = runtimes.iter().filter(|runtime| runtime.name == name).collect::<Vec<_>>();
     found.sort_by_key(|runtime| !runtime.namespaced);
@@ -120,17 +132,24 @@ fn named<'a>(model: &Model, runtimes: &'a [Runtime], name: &str, protocol: &str)
         return refuse("RuntimeDisabled", format!("Specified runtime {name} is disabled"));
     }
     if !runtime.speaks(protocol) {
-        return refuse("NoSupportingRuntime", format!("Specified runtime {name} does not support protocol {protocol}"));
+        return refuse(
+            "NoSupportingRuntime",
+            format!("Specified runtime {name} does not support protocol {protocol}"),
+        );
     }
     if runtime.format(model, false).is_none() {
         let format = &model.model_format.name;
-        return refuse("NoSupportingRuntime", format!("Specified runtime {name} does not support model format {format}"));
+        return refuse(
+            "NoSupportingRuntime",
+            format!("Specified runtime {name} does not support model format {format}"),
+        );
     }
     Ok(runtime)
 }
 
 fn known_formats(runtimes: &[Runtime]) -> String {
-    let formats = runtimes.iter().filter_map(|runtime| runtime.spec["supportedModelFormats"].as_array()).flatten();
+    let formats =
+        runtimes.iter().filter_map(|runtime| runtime.spec["supportedModelFormats"].as_array()).flatten();
     let mut names: Vec<&str> = formats.filter_map(|format| format["name"].as_str()).collect();
     names.sort_unstable();
     names.dedup();
@@ -157,9 +176,11 @@ mod tests {
     #[test]
     fn the_built_in_runtimes_serve_their_formats() {
         let all = builtin();
-        for (name, expected) in
-            [("sklearn", "kserve-sklearnserver"), ("xgboost", "kserve-xgbserver"), ("lightgbm", "kserve-lgbserver")]
-        {
+        for (name, expected) in [
+            ("sklearn", "kserve-sklearnserver"),
+            ("xgboost", "kserve-xgbserver"),
+            ("lightgbm", "kserve-lgbserver"),
+        ] {
             let chosen = choose(&model(json!({"modelFormat": {"name": name}})), &all).unwrap();
             assert_eq!(chosen.name, expected);
         }
@@ -167,7 +188,11 @@ mod tests {
 
     #[test]
     fn namespaced_runtimes_and_priorities_come_first() {
-        let all = [runtime("low", false, format(1)), runtime("high", false, format(5)), runtime("mine", true, format(1))];
+        let all = [
+            runtime("low", false, format(1)),
+            runtime("high", false, format(5)),
+            runtime("mine", true, format(1)),
+        ];
         let sklearn = model(json!({"modelFormat": {"name": "sklearn"}}));
         assert_eq!(choose(&sklearn, &all).unwrap().name, "mine");
         assert_eq!(choose(&sklearn, &all[..2]).unwrap().name, "high");
