@@ -84,6 +84,17 @@ impl Addresses {
         Ok(ip)
     }
 
+    /// The address of `uid`, if it has one.
+    pub(super) fn of(&self, uid: &str) -> Option<Ipv4Addr> {
+        self.file.lock().pods.get(uid).copied()
+    }
+
+    /// Who has an address and is not listed.
+    pub(super) fn unlisted(&self, uids: &BTreeSet<String>) -> Vec<String> {
+        let file = self.file.lock();
+        file.pods.keys().filter(|uid| !uids.contains(*uid)).cloned().collect()
+    }
+
     /// Forgets `uid`.
     pub(super) fn give_back(&self, uid: &str) -> Result<(), Error> {
         let mut file = self.file.lock();

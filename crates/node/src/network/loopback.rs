@@ -3,24 +3,20 @@
 //! Linux answers on every address of 127.0.0.0/8 without any being configured, so each pod and Service can have its
 //! own. In slice N: `127.N.0.1` is the node, `127.N.0.10` the name server, pods are from `127.N.1.0` on in the lower half,
 //! Services in the upper half.
-//!
-//! A slice belongs to one cluster at a time. The claim is an abstract unix socket: its scope is the network namespace, as
-//! that of the addresses is; it needs no folder that all users can write; and the kernel drops it when the process dies,
-//! however it dies. The number is remembered, so a cluster keeps its addresses unless another took the slice meanwhile.
+//! Which N is free is the affair of `slices`.
 //!
 //! Not isolated: a process that binds 0.0.0.0 takes the port on every address. What the node does about that is its part.
 
 use std::collections::BTreeSet;
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::Path;
 
 use async_trait::async_trait;
 use types::net::Ipv4Range;
 
 use super::addresses::{Addresses, remembered_slice};
+use super::slices::{self, Claim};
 use super::{Attach, Error, Kind, Network, PodAddress};
 
 /// Slices that a cluster may take. Below are the host's own habits (127.0.0.1, 127.0.0.53, 127.0.1.1).
@@ -33,25 +29,17 @@ pub struct Loopback {
     slice: u8,
     addresses: Addresses,
     /// Held for life: the claim on the slice.
-    _claim: UnixListener,
+    _claim: Claim,
 }
 
 impl Loopback {
     /// Takes the remembered slice, else a free one, and opens the addresses in `data_dir/network.json`.
     pub fn open(data_dir: &Path) -> Result<Self, Error> {
         let path = data_dir.join("network.json");
-        let remembered = remembered_slice(&path)?.filter(|slice| SLICES.contains(slice));
-        let first = remembered.unwrap_or_else(|| preferred_slice(data_dir));
-        let (slice, claim) = claim_from(first)?;
-        if remembered.is_some_and(|old| old != slice) {
-            tracing::warn!(
-                from = remembered,
-                to = slice,
-                "another cluster took the address slice; pods get new addresses"
-            );
-        }
-        let addresses = Addresses::open(path, Some(slice), pod_range(slice), RESERVED)?;
-        Ok(Self { slice, addresses, _claim: claim })
+        let remembered = remembered_slice(&path)?;
+        let claim = slices::claim(127, SLICES, remembered, data_dir, prove)?;
+        let addresses = Addresses::open(path, Some(claim.slice), pod_range(claim.slice), RESERVED)?;
+        Ok(Self { slice: claim.slice, addresses, _claim: claim })
     }
 
     /// The second octet of every address of this cluster.
@@ -60,37 +48,9 @@ impl Loopback {
     }
 }
 
-/// Different folders start at different slices, so that clusters which take turns seldom meet.
-fn preferred_slice(data_dir: &Path) -> u8 {
-    let path = data_dir.canonicalize().unwrap_or_else(|_| data_dir.to_owned());
-    let bytes = path.as_os_str().as_encoded_bytes();
-    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
-    let count = u64::from(SLICES.end() - SLICES.start()) + 1;
-    SLICES.start() + u8::try_from(hash % count).unwrap_or(0)
-}
-
-fn claim_from(first: u8) -> Result<(u8, UnixListener), Error> {
-    let candidates = (first..=*SLICES.end()).chain(*SLICES.start()..first);
-    let mut tried = 0;
-    for slice in candidates {
-        tried += 1;
-        match claim(slice) {
-            Ok(claim) => return Ok((slice, claim)),
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
-            Err(source) => return Err(Error::Kernel { doing: format!("claim 127.{slice}.0.0/16"), source }),
-        }
-    }
-    Err(Error::NoFreeSlice { tried })
-}
-
-/// Takes the slice, and proves that its addresses work here by binding one.
-fn claim(slice: u8) -> io::Result<UnixListener> {
-    let name = format!("slipway/network/127.{slice}");
-    let claim = UnixListener::bind_addr(&SocketAddr::from_abstract_name(name)?)?;
-    std::net::TcpListener::bind((Ipv4Addr::new(127, slice, 0, 1), 0))?;
-    Ok(claim)
+/// Proves that the slice's addresses work here by binding one.
+fn prove(slice: u8) -> io::Result<()> {
+    std::net::TcpListener::bind((Ipv4Addr::new(127, slice, 0, 1), 0)).map(drop)
 }
 
 fn half(slice: u8, upper: bool) -> Ipv4Range {

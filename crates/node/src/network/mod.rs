@@ -12,10 +12,12 @@
 //! (the API server, from `Network::service_range`).
 
 mod addresses;
+mod bridge;
 pub mod dns;
 mod loopback;
 pub mod proxy;
 mod seen;
+mod slices;
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -24,6 +26,7 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 use types::net::Ipv4Range;
 
+pub use bridge::Bridge;
 pub use loopback::Loopback;
 
 /// What a pod asks of the network.
@@ -66,9 +69,11 @@ impl Kind {
 /// Why the network could not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Every slice of 127.0.0.0/8 that a cluster may take is held by another one.
-    #[error("no free slice of 127.0.0.0/8: {tried} are taken by other clusters")]
+    /// Every slice that a cluster may take is held by another one, or used by the host.
+    #[error("no free slice of {first_octet}.0.0.0/8: {tried} are taken")]
     NoFreeSlice {
+        /// 127 for loopback, 10 for bridge.
+        first_octet: u8,
         /// How many slices were tried.
         tried: u32,
     },
