@@ -28,7 +28,8 @@ const KEPT: [&str; 12] = [
 
 fn main() {
     let manifest_dir = PathBuf::from(variable("CARGO_MANIFEST_DIR"));
-    let root = manifest_dir.join("../..").canonicalize().expect("the workspace is two folders above this crate");
+    let root =
+        manifest_dir.join("../..").canonicalize().expect("the workspace is two folders above this crate");
     for watched in ["crates/pod", "crates/pod-protocol", "Cargo.lock"] {
         println!("cargo::rerun-if-changed={}", root.join(watched).display());
     }

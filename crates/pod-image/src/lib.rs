@@ -25,7 +25,10 @@ mod tests {
     fn the_binary_is_static_and_small() {
         assert!(BYTES.starts_with(b"\x7fELF"));
         assert!(BYTES.len() <= 6 << 20, "{} bytes", BYTES.len());
-        assert!(!BYTES.windows(15).any(|window| window == b"/lib64/ld-linux"), "it asks for a dynamic linker");
+        assert!(
+            !BYTES.windows(15).any(|window| window == b"/lib64/ld-linux"),
+            "it asks for a dynamic linker"
+        );
         assert_eq!(fingerprint().len(), 16);
     }
 }

@@ -341,7 +341,8 @@ mod tests {
 
     #[test]
     fn an_older_spec_still_reads() {
-        let spec: ContainerSpec = serde_json::from_str(r#"{"version":1,"name":"a","argv":["true"]}"#).unwrap();
+        let spec: ContainerSpec =
+            serde_json::from_str(r#"{"version":1,"name":"a","argv":["true"]}"#).unwrap();
         assert_eq!((spec.name.as_str(), spec.attempt, spec.user.uid), ("a", 0, 0));
     }
 
