@@ -100,7 +100,7 @@ async fn answer(
         user,
         info,
         query,
-        accept: if parts_are_openapi(&parts.uri) { Accept::default() } else { accept? },
+        accept: if parts_are_openapi(&parts.uri) { Accept::plain(&parts.headers) } else { accept? },
         headers: parts.headers,
         warnings: Mutex::new(Vec::new()),
     });
