@@ -16,6 +16,8 @@ pub struct PodOrder {
     pub main: Map<String, Value>,
     /// What the launcher runs.
     pub argv: Vec<String>,
+    /// The words are final: `$(NAME)` in them is not Kubernetes' to expand (KFP).
+    pub literal: bool,
     /// What the launcher does before and after.
     pub launch: LaunchSpec,
     /// More containers, as JSON.

@@ -179,6 +179,7 @@ pub fn order(engine: &Engine, ix: Ix) -> Result<PodOrder, Error> {
         node_id: node.id.clone(),
         main,
         argv,
+        literal: true,
         launch,
         ..PodOrder::default()
     };
