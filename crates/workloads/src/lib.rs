@@ -15,6 +15,7 @@ mod error;
 mod events;
 mod garbage;
 mod job;
+mod lost_pods;
 mod namespaces;
 mod objects;
 mod queue;
@@ -125,7 +126,13 @@ fn spawn_more_controllers(parts: &mut JoinSet<()>, config: &Config, context: &Ar
     let namespaces = namespaces::Namespaces::new(context, &garbage, emptied);
     let volumes = volumes::Volumes::new(context, config.volumes_dir.clone());
     let autoscalers = autoscalers::Autoscalers::new(context);
+    let lost_pods = lost_pods::LostPods::new(context);
     parts.spawn(garbage.clone().run());
+    let of = context.clone();
+    parts.spawn(async move {
+        futures::join!(of.pods.wait_synced(), of.nodes.wait_synced());
+        lost_pods.run().await;
+    });
     let of = context.clone();
     parts.spawn(async move {
         futures::join!(of.namespaces.wait_synced(), garbage.wait_synced());

@@ -233,6 +233,20 @@ async fn many_jobs_at_once_are_all_done() {
     let created = begin.elapsed();
     tokio::time::timeout(Duration::from_secs(15), done).await.unwrap().unwrap();
     println!("200 jobs: created after {created:?}, complete after {:?}", begin.elapsed());
+    let mut each = Vec::new();
+    for n in 200..220 {
+        let begin = Instant::now();
+        let done = tokio::spawn(complete(cluster.api::<Job>(), format!("j{n}")));
+        cluster.create::<Job>(job(&format!("j{n}"), "true", json!({}))).await;
+        done.await.unwrap();
+        each.push(begin.elapsed());
+    }
+    each.sort();
+    println!("one job: median {:?}, worst {:?}", each[10], each[19]);
+}
+
+async fn complete(api: Api<Job>, name: String) {
+    wait_in(api, &name, |job| job.is_some_and(|job| has(job, "Complete"))).await;
 }
 
 async fn all_complete(api: Api<Job>, count: usize) {

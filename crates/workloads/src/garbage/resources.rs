@@ -91,7 +91,7 @@ impl Resources {
             match discover(&self.client).await {
                 Ok(found) => {
                     pause = std::time::Duration::from_millis(50);
-                    self.bring_in_line(found, &mut running, &mut tasks, &seen);
+                    self.bring_in_line(&found, &mut running, &mut tasks, &seen);
                     again.notified().await;
                 }
                 Err(error) => {
@@ -105,7 +105,7 @@ impl Resources {
 
     fn bring_in_line(
         &self,
-        found: HashMap<String, Entry>,
+        found: &HashMap<String, Entry>,
         running: &mut HashMap<String, AbortHandle>,
         tasks: &mut JoinSet<()>,
         seen: &mpsc::Sender<Seen>,
@@ -117,6 +117,8 @@ impl Resources {
             // An empty list takes the resource's objects out of the graph.
             tasks.spawn(async move { drop(seen.send(Seen::Listed(name, Vec::new())).await) });
         }
+        // Known before the first report comes, which is judged by how many are known.
+        *self.entries.write() = found.clone();
         for (name, entry) in found.iter().filter(|(_, entry)| entry.watched) {
             if running.contains_key(name) {
                 continue;
@@ -124,7 +126,6 @@ impl Resources {
             let api = self.api(entry, "");
             running.insert(name.clone(), tasks.spawn(follow_one(name.clone(), api, seen.clone())));
         }
-        *self.entries.write() = found;
     }
 
     /// How many resources are watched.
@@ -177,7 +178,7 @@ async fn follow_one(name: String, api: Api<PartialObjectMeta<DynamicObject>>, se
             Ok(watcher::Event::Apply(object)) => Node::of(&name, &object.metadata).map(Seen::Object),
             Ok(watcher::Event::Delete(object)) => object.uid().map(Seen::Gone),
             Err(error) => {
-                tracing::debug!(resource = name, %error, "a watch of metadata failed; it is retried");
+                tracing::warn!(resource = name, %error, "a watch of metadata failed; it is retried");
                 None
             }
         };
