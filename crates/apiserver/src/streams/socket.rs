@@ -18,7 +18,8 @@ use tokio::sync::{mpsc, watch};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 
 use super::{ExecIo, ExecOptions, PodStreams, StreamError, TerminalSize};
 use crate::error::{ApiError, Result};
@@ -93,6 +94,11 @@ where
     response
 }
 
+/// The normal end; kubectl takes a close without a code for a failure.
+fn closing() -> Message {
+    Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() }))
+}
+
 fn framed(channel: u8, data: &[u8]) -> Message {
     let mut out = BytesMut::with_capacity(data.len() + 1);
     out.put_u8(channel);
@@ -154,7 +160,7 @@ async fn run_exec(
 
 async fn finish(sink: &mut SplitSink<Socket, Message>, result: Result<i32, StreamError>) {
     let status = exit_status(result).to_string();
-    for message in [framed(3, status.as_bytes()), Message::Close(None)] {
+    for message in [framed(3, status.as_bytes()), closing()] {
         if sink.send(message).await.is_err() {
             return;
         }
@@ -265,7 +271,7 @@ async fn run_ports(socket: Socket, node: Arc<dyn PodStreams>, pod: Value, ports:
         }
     }
     // The client is told the end; when it is gone there is nobody to tell.
-    drop(sink.send(Message::Close(None)).await);
+    drop(sink.send(closing()).await);
 }
 
 async fn pump_port(
