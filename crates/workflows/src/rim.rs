@@ -17,6 +17,12 @@ const PYTHON_CLAIM_SIZE: &str = "10Gi";
 /// Pauses between tries of a call that the API server could not serve.
 const RETRY_PAUSES_MS: [u64; 6] = [50, 200, 500, 1000, 2000, 5000];
 
+/// How the API server says that a pod's account is not there.
+const NO_ACCOUNT: &str = "error looking up service account";
+/// How often and after what pause a pod is tried again for want of its account.
+const ACCOUNT_TRIES: u32 = 20;
+const ACCOUNT_PAUSE_MS: u64 = 100;
+
 /// What came of ordering a pod.
 #[derive(Debug)]
 pub enum Ordered {
@@ -58,12 +64,20 @@ impl Rim {
         {
             return Ordered::Refused(why);
         }
+        let mut accounts = 0;
         let mut pauses = RETRY_PAUSES_MS.iter().chain(std::iter::repeat(&RETRY_PAUSES_MS[5]));
         loop {
             match self.pods().create(&PostParams::default(), &pod).await {
                 Ok(_) => return Ordered::Made,
                 Err(kube::Error::Api(status)) if status.is_already_exists() => {
                     return self.check_owner(&order.name).await;
+                }
+                // A namespace's account is made a moment after the namespace.
+                Err(kube::Error::Api(status))
+                    if status.message.contains(NO_ACCOUNT) && accounts < ACCOUNT_TRIES =>
+                {
+                    accounts += 1;
+                    tokio::time::sleep(Duration::from_millis(ACCOUNT_PAUSE_MS)).await;
                 }
                 Err(kube::Error::Api(status)) if status.code < 500 && status.code != 429 => {
                     return Ordered::Refused(status.message);
