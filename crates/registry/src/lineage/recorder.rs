@@ -22,6 +22,9 @@ use crate::error::Result;
 /// How long a failed write waits.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
+/// How image ids of stand-ins begin.
+const STAND_IN_ID_PREFIX: &str = "slipway.dev/stand-in/";
+
 type Key = (String, String);
 
 #[derive(Default)]
@@ -135,8 +138,11 @@ impl State {
     }
 }
 
-/// Writes one record into the tenant it belongs to.
-pub(crate) async fn record_run(registry: &Registry, record: &RunRecord) -> Result<()> {
+/// Writes one record into the tenant it belongs to. Writing it again changes nothing.
+///
+/// # Errors
+/// When the database fails; nothing of the record is written then.
+pub async fn record_run(registry: &Registry, record: &RunRecord) -> Result<()> {
     let config = &registry.inner.config;
     let tenant = if config.isolate_namespaces { &record.namespace } else { &config.default_namespace };
     let context = registry.context(tenant.clone(), None);
@@ -145,10 +151,17 @@ pub(crate) async fn record_run(registry: &Registry, record: &RunRecord) -> Resul
 
 fn facts(pod: &Pod) -> PodFacts {
     let containers = pod.spec.as_ref().map(|spec| spec.containers.as_slice()).unwrap_or_default();
-    let main = containers.iter().find(|container| container.name == "main").or_else(|| containers.first());
-    let annotation = |key: &str| pod.metadata.annotations.as_ref().and_then(|all| all.get(key).cloned());
-    PodFacts {
-        image: main.and_then(|container| container.image.clone()).unwrap_or_default(),
-        stand_in: annotation(STAND_IN_ANNOTATION).unwrap_or_default(),
-    }
+    let Some(main) =
+        containers.iter().find(|container| container.name == "main").or_else(|| containers.first())
+    else {
+        return PodFacts::default();
+    };
+    let said = pod.metadata.annotations.as_ref().and_then(|all| all.get(STAND_IN_ANNOTATION).cloned());
+    // The node names a stand-in in the id of the image that runs.
+    let statuses =
+        pod.status.as_ref().and_then(|status| status.container_statuses.as_deref()).unwrap_or_default();
+    let running =
+        statuses.iter().find(|status| status.name == main.name).map(|status| status.image_id.as_str());
+    let by_id = running.filter(|id| id.starts_with(STAND_IN_ID_PREFIX)).map(str::to_owned);
+    PodFacts { image: main.image.clone().unwrap_or_default(), stand_in: said.or(by_id).unwrap_or_default() }
 }
