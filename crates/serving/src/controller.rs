@@ -77,8 +77,10 @@ fn owner_of(pod: &Pod) -> Option<ObjectRef<InferenceService>> {
 async fn publish_runtimes(client: &Client) {
     let runtimes: Api<DynamicObject> =
         Api::all_with(client.clone(), &runtime_resource("ClusterServingRuntime"));
-    for document in serde_yaml_ng::Deserializer::from_str(BUILTIN) {
-        let Ok(object) = DynamicObject::deserialize(document) else { continue };
+    // Parsed before the first await: the parser may not move between threads.
+    let documents: Vec<_> =
+        serde_yaml_ng::Deserializer::from_str(BUILTIN).map(DynamicObject::deserialize).collect();
+    for object in documents.into_iter().flatten() {
         match runtimes.create(&PostParams::default(), &object).await {
             Ok(_) => {}
             Err(kube::Error::Api(status)) if status.code == 409 => {}
