@@ -119,7 +119,8 @@ pub(crate) async fn act(State(face): App, Path(id_and_verb): Path<String>) -> Re
         .await?;
     if state == "ARCHIVED" {
         // As upstream: its runs go with it, and do not come back with it.
-        let sql = "UPDATE kfp_runs SET storage_state = $1 WHERE experiment_id = $2";
+        let sql =
+            "UPDATE kfp_runs SET storage_state = $1 WHERE experiment_id = $2 AND storage_state <> 'DELETED'";
         db::execute(&mut tx, sql, &binds, doing).await?;
     }
     tx.commit().await.doing(doing)?;

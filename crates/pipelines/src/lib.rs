@@ -1,19 +1,21 @@
 //! The faces of Kubeflow Pipelines and Argo: what `kfp.Client`, its CLI and Argo's artifact links talk to.
 //!
 //! * KFP's REST API v2beta1: experiments, pipelines and versions in SQL; runs as `Workflow` objects with `spec.kfp`.
-//! * Argo's artifact addresses.
+//! * Argo's artifact addresses, and its REST calls on workflows.
 //! * The step cache ([`cache`]) and the client behind `slipway kfp submit` ([`client`]).
 //!
 //! The Workflow is the truth of a run; a row derives from it ([`row`], pure) and outlives it. This crate decides nothing about
 //! what runs: that is `plan`, driven by `workflows`. Not here yet: recurring runs, retry of a run, KFP v1.
 
 mod argo;
+mod argo_server;
 pub mod cache;
 mod catalog;
 pub mod client;
 mod db;
 pub mod error;
 mod experiments;
+mod follow;
 mod list;
 pub mod package;
 mod row;
@@ -73,7 +75,7 @@ impl Pipelines {
 
     /// Keeps the rows of runs up with their Workflows; to be spawned, runs until dropped.
     pub async fn follow_workflows(self) -> Result<()> {
-        rows::follow(&self.face.db, self.face.client.clone()).await
+        follow::run(&self.face.db, self.face.client.clone()).await
     }
 
     /// KFP's API and Argo's artifact addresses.
@@ -104,6 +106,7 @@ impl Pipelines {
             .layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
         Router::new()
             .nest("/apis/v2beta1", api)
+            .nest("/api/v1", argo_server::router())
             .route("/apis/v1beta1/healthz", get(healthz))
             .route("/artifacts/{namespace}/{workflow}/{node}/{artifact}", get(argo::output))
             .route("/input-artifacts/{namespace}/{workflow}/{node}/{artifact}", get(argo::input))

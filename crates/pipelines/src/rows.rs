@@ -1,10 +1,5 @@
 //! The rows of runs: written from what Workflows say, and only when that changed.
 
-use api::workflow::Workflow;
-use futures::TryStreamExt;
-use kube::Api;
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event};
 use serde_json::Value;
 use sqlx::Row;
 use sqlx::any::AnyRow;
@@ -14,9 +9,14 @@ use crate::error::{Doing, Error, Result};
 use crate::row::{self, Derived};
 use crate::wire;
 
+/// Storage state of a run that was deleted while its Workflow may still be there: nobody sees it, and late events of the
+/// Workflow cannot bring it back. The watch removes the row when the Workflow is gone.
+pub(crate) const DELETED: &str = "DELETED";
+
 /// The row of a run.
 pub(crate) async fn find(db: &Db, id: &str) -> Result<AnyRow> {
-    let row = db.row("SELECT * FROM kfp_runs WHERE id = $1".to_owned(), &[id.into()], "read a run").await?;
+    let sql = "SELECT * FROM kfp_runs WHERE id = $1 AND storage_state <> 'DELETED'".to_owned();
+    let row = db.row(sql, &[id.into()], "read a run").await?;
     row.ok_or_else(|| Error::NotFound { what: "run", id: id.to_owned() })
 }
 
@@ -24,7 +24,7 @@ pub(crate) async fn find(db: &Db, id: &str) -> Result<AnyRow> {
 pub(crate) async fn save(db: &Db, derived: &Derived) -> Result<bool> {
     let doing = "save a run";
     let mut tx = db.begin().await?;
-    let sql = "SELECT state, state_history, error, task_details, finished_at FROM kfp_runs WHERE id = $1";
+    let sql = "SELECT storage_state, workflow_uid, state, state_history, error, task_details FROM kfp_runs WHERE id = $1";
     let old = db::row_in(&mut tx, sql, &[derived.run.run_id.as_str().into()], doing).await?;
     let tasks = derived.task_details.to_string();
     let Some(old) = old else {
@@ -33,6 +33,10 @@ pub(crate) async fn save(db: &Db, derived: &Derived) -> Result<bool> {
         return Ok(true);
     };
     let text = |name| old.try_get::<String, _>(name).doing(doing);
+    // Another Workflow with the same run id (a copy that a user applied) is no business of this run.
+    if text("storage_state")? == DELETED || text("workflow_uid")? != derived.workflow_uid {
+        return Ok(false);
+    }
     let state = text("state")?;
     let same = state == derived.state && text("error")? == derived.error && text("task_details")? == tasks;
     if same || (row::is_final(&state) && !row::is_final(derived.state)) {
@@ -113,88 +117,26 @@ pub(crate) async fn lost(db: &Db, id: &str) -> Result<()> {
 
 /// Archives or brings back.
 pub(crate) async fn set_storage_state(db: &Db, id: &str, state: &str) -> Result<()> {
-    let sql = "UPDATE kfp_runs SET storage_state = $1 WHERE id = $2";
+    let sql = "UPDATE kfp_runs SET storage_state = $1 WHERE id = $2 AND storage_state <> 'DELETED'";
     match db.write(sql, &[state.into(), id.into()], "archive a run").await? {
         0 => Err(Error::NotFound { what: "run", id: id.to_owned() }),
         _ => Ok(()),
     }
 }
 
-/// Follows the Workflows of all namespaces until the stream ends (it does not, it retries with back-off).
-///
-/// A row that cannot be written now is written by the next event or by the next list, so failures are only told.
-pub(crate) async fn follow(db: &Db, client: kube::Client) -> Result<()> {
-    let api = Api::<Workflow>::all(client);
-    let config = watcher::Config::default().labels(api::workflow::label::RUN_ID);
-    let mut events = Box::pin(watcher::watcher(api, config).default_backoff());
-    let mut listed: Option<std::collections::BTreeSet<String>> = None;
-    loop {
-        let event = match events.try_next().await {
-            Ok(Some(event)) => event,
-            Ok(None) => return Ok(()),
-            Err(error) => {
-                tracing::warn!(%error, "watching Workflows");
-                continue;
-            }
-        };
-        let done = match event {
-            Event::Init => {
-                listed = Some(std::collections::BTreeSet::new());
-                Ok(())
-            }
-            Event::InitApply(workflow) => {
-                if let (Some(listed), Some(run)) = (&mut listed, workflow.kfp()) {
-                    listed.insert(run.run_id);
-                }
-                apply(db, &workflow).await
-            }
-            Event::Apply(workflow) => apply(db, &workflow).await,
-            Event::Delete(workflow) => delete(db, &workflow).await,
-            Event::InitDone => lose_all_but(db, listed.take().unwrap_or_default()).await,
-        };
-        if let Err(error) = done {
-            tracing::warn!(error = %error.text(), "saving a run");
-        }
-    }
+/// Hides a run for good; [`purge`] removes it once its Workflow is gone.
+pub(crate) async fn hide(db: &Db, id: &str) -> Result<()> {
+    set_storage_state(db, id, DELETED).await
 }
 
-async fn apply(db: &Db, workflow: &Workflow) -> Result<()> {
-    match row::derive(workflow) {
-        Some(derived) => save(db, &derived).await.map(|_| ()),
-        None => Ok(()),
-    }
+/// Takes [`hide`] back: the Workflow could not be deleted.
+pub(crate) async fn unhide(db: &Db, id: &str) -> Result<()> {
+    let sql = "UPDATE kfp_runs SET storage_state = 'AVAILABLE' WHERE id = $1 AND storage_state = 'DELETED'";
+    db.write(sql, &[id.into()], "delete a run").await.map(|_| ())
 }
 
-async fn delete(db: &Db, workflow: &Workflow) -> Result<()> {
-    let Some(derived) = row::derive(workflow) else { return Ok(()) };
-    if row::is_final(derived.state) {
-        return save_if_known(db, &derived).await;
-    }
-    match lost(db, &derived.run.run_id).await {
-        Err(Error::NotFound { .. }) => Ok(()),
-        other => other,
-    }
-}
-
-/// A deleted run's row is not brought back by its Workflow's last event.
-async fn save_if_known(db: &Db, derived: &Derived) -> Result<()> {
-    match find(db, &derived.run.run_id).await {
-        Ok(_) => save(db, derived).await.map(|_| ()),
-        Err(Error::NotFound { .. }) => Ok(()),
-        Err(error) => Err(error),
-    }
-}
-
-/// After a full list: runs that have not ended and have no Workflow lost it while nobody watched.
-async fn lose_all_but(db: &Db, listed: std::collections::BTreeSet<String>) -> Result<()> {
-    let sql = "SELECT id FROM kfp_runs WHERE state IN ('PENDING', 'RUNNING', 'CANCELING', 'PAUSED') AND created_at < $1";
-    // A run of this very moment may be younger than the list.
-    let before = wire::now() - 60_000_000;
-    for row in db.rows(sql.to_owned(), &[before.into()], "list running runs").await? {
-        let id: String = row.try_get("id").doing("list running runs")?;
-        if !listed.contains(&id) {
-            lost(db, &id).await?;
-        }
-    }
-    Ok(())
+/// Removes the hidden row of a Workflow that is gone; whether there was one.
+pub(crate) async fn purge(db: &Db, workflow_uid: &str) -> Result<bool> {
+    let sql = "DELETE FROM kfp_runs WHERE workflow_uid = $1 AND storage_state = 'DELETED'";
+    Ok(db.write(sql, &[workflow_uid.into()], "delete a run").await? > 0)
 }

@@ -240,10 +240,10 @@ fn workflow(request: &Request, source: Source, experiment: String, namespace: &s
     Ok(workflow)
 }
 
-/// `<pipeline>-<five letters of the run id>`, short enough for pod names and labels.
+/// `<pipeline>-<eight digits of the run id>`, short enough for pod names and labels.
 fn workflow_name(pipeline: &str, run_id: &str) -> String {
     let stem: String = pipeline.chars().take(40).collect();
-    format!("{}-{}", stem.trim_end_matches('-'), &run_id[..5])
+    format!("{}-{}", stem.trim_end_matches('-'), &run_id[..8])
 }
 
 /// KFP's macros in text parameters: `[[RunUUID]]`, `[[CurrentTime]]`, `[[ScheduledTime]]`, `[[Index]]`.
@@ -262,6 +262,7 @@ fn expand_macros(value: &mut Value, run_id: &str, now: i64) {
 
 pub(crate) async fn list(State(face): App, Query(query): Query<ListQuery>) -> Result<Json<Value>> {
     let mut fixed = Where::default();
+    fixed.and("storage_state", "<>", rows::DELETED);
     if !query.experiment_id.is_empty() {
         fixed.and("experiment_id", "=", query.experiment_id.as_str());
     }
@@ -333,17 +334,23 @@ pub(crate) async fn delete(State(face): App, Path(id): Path<String>) -> Result<J
     let id = wire::id("run", &id)?;
     let row = rows::find(&face.db, &id).await?;
     let text = |name| row.try_get::<String, _>(name).doing("read a run");
+    // First the durable word that it is deleted, then the Workflow: a crash between them shows no run that comes back.
+    rows::hide(&face.db, &id).await?;
     let api = Api::<Workflow>::namespaced(face.client.clone(), &text("namespace")?);
     let uid = Some(text("workflow_uid")?);
     let params =
         DeleteParams::background().preconditions(kube::api::Preconditions { uid, resource_version: None });
     match api.delete(&text("workflow")?, &params).await {
-        // Gone, or another one of that name.
         Ok(_) => {}
-        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
-        Err(error) => return Err(error).doing("delete the run's Workflow"),
+        // Gone, or another one of that name.
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {
+            rows::purge(&face.db, &text("workflow_uid")?).await?;
+        }
+        Err(error) => {
+            rows::unhide(&face.db, &id).await?;
+            return Err(error).doing("delete the run's Workflow");
+        }
     }
-    face.db.write("DELETE FROM kfp_runs WHERE id = $1", &[id.into()], "delete a run").await?;
     Ok(Json(json!({})))
 }
 

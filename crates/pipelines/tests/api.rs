@@ -262,6 +262,31 @@ async fn a_run_is_a_workflow_and_its_row_follows_it() {
         )
     );
     assert!(world.cluster.objects.lock().unwrap().is_empty());
+    assert_eq!(world.api("GET", "/runs", None).await, (200, json!({})));
+}
+
+#[tokio::test]
+async fn argos_calls_reach_the_same_objects() {
+    let world = World::new(false).await;
+    let workflow =
+        json!({"metadata": {"name": "w"}, "spec": {"entrypoint": "main", "templates": [], "odd": 1}});
+    let (code, made) =
+        world.call("POST", "/api/v1/workflows/team", Some(json!({"workflow": workflow}))).await;
+    assert_eq!(
+        (code, &made["metadata"]["namespace"], &made["spec"]["odd"]),
+        (200, &json!("team"), &json!(1)),
+        "{made}"
+    );
+    assert_eq!(world.call("GET", "/api/v1/workflows/team/w", None).await.1["spec"]["entrypoint"], "main");
+    assert_eq!(
+        world.call("GET", "/api/v1/workflows/team", None).await.1["items"][0]["metadata"]["name"],
+        "w"
+    );
+    let (_, stopped) = world.call("PUT", "/api/v1/workflows/team/w/stop", Some(json!({}))).await;
+    assert_eq!(stopped["spec"]["shutdown"], "Stop");
+    assert_eq!(world.call("PUT", "/api/v1/workflows/team/w/retry", None).await.0, 501);
+    assert_eq!(world.call("DELETE", "/api/v1/workflows/team/w", None).await.0, 200);
+    assert_eq!(world.call("GET", "/api/v1/workflows/team/w", None).await.0, 404);
 }
 
 #[tokio::test]
