@@ -246,7 +246,7 @@ pub fn tail(path: &Path, bytes_max: usize) -> String {
     let Ok(mut file) = File::open(path) else { return String::new() };
     let length = file.metadata().map_or(0, |data| data.len());
     // Times and tags take some 45 bytes a line; four times the bound is enough for lines of usual length.
-    let _ = file.seek(SeekFrom::Start(length.saturating_sub(bytes_max as u64 * 4)));
+    let _ = file.seek(SeekFrom::Start(length.saturating_sub((bytes_max as u64 * 4).max(4096))));
     let mut text = Vec::new();
     for line in BufReader::new(file).split(b'\n').map_while(Result::ok) {
         if let Some((_, tag, rest)) = parse(&line) {

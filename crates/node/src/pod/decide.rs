@@ -85,8 +85,8 @@ pub struct Container {
     pub previous: Option<Exit>,
     /// Why it could not be started at the last try.
     pub waiting: Option<Waiting>,
-    /// Restarts in a row without a long run between, for the back-off.
-    pub quick_restarts: u32,
+    /// Ends in a row without a long run before, for the back-off.
+    pub quick_ends: u32,
     /// The startup probe succeeded, or there is none and it runs.
     pub started: bool,
     /// The readiness probe succeeded, or there is none and it runs.
@@ -109,7 +109,7 @@ impl Container {
             phase: Phase::New,
             previous: None,
             waiting: None,
-            quick_restarts: 0,
+            quick_ends: 0,
             started: false,
             ready: false,
             condemned: false,
@@ -293,22 +293,22 @@ fn start(seen: &Seen<'_>, container: &Container) -> Option<Step> {
 pub fn due(container: &Container) -> Option<Timestamp> {
     let waiting = container.waiting.as_ref().map(|waiting| waiting.until);
     let back_off = match &container.phase {
-        Phase::Exited { at, .. } => Some(*at + back_off(container.quick_restarts)),
+        Phase::Exited { at, .. } => Some(*at + back_off(container.quick_ends)),
         Phase::New | Phase::Starting | Phase::Running { .. } => None,
     };
     waiting.max(back_off)
 }
 
-/// The delay before a restart, after so many quick ones: none for the first, then 10 s, 20 s, … 5 min.
-pub fn back_off(quick_restarts: u32) -> SignedDuration {
-    let Some(doublings) = quick_restarts.checked_sub(1) else {
+/// The delay before a restart, after so many quick ends: none after the first, then 10 s, 20 s, … 5 min.
+pub fn back_off(quick_ends: u32) -> SignedDuration {
+    let Some(doublings) = quick_ends.checked_sub(2) else {
         return SignedDuration::ZERO;
     };
     SignedDuration::from_secs((BACK_OFF_FIRST_S << doublings.min(5)).min(BACK_OFF_MAX_S))
 }
 
-/// How many quick restarts there are once a run of this length has ended.
-pub fn quick_restarts(before: u32, ran: SignedDuration) -> u32 {
+/// How many quick ends there are once a run of this length has ended.
+pub fn quick_ends(before: u32, ran: SignedDuration) -> u32 {
     if ran.as_secs() >= BACK_OFF_RESET_S { 0 } else { before.saturating_add(1) }
 }
 
@@ -346,7 +346,7 @@ mod tests {
         use RestartPolicy::{Always, Never, OnFailure};
         use Role::{Init, Main, Sidecar};
         let late = Step::Wake { at: NOW + SignedDuration::from_secs(20) };
-        let crashing = Container { quick_restarts: 2, attempt: 2, ..exited("a", Main, 1) };
+        let crashing = Container { quick_ends: 3, attempt: 2, ..exited("a", Main, 1) };
         let condemned = Container { condemned: true, ..running("a", Main) };
         let stopping = Container { stopping: true, ..running("a", Main) };
         let cases = [
@@ -406,9 +406,9 @@ mod tests {
 
     #[test]
     fn restarts_back_off_from_10_s_to_5_min() {
-        let delays: Vec<i64> = (0..9).map(|restarts| back_off(restarts).as_secs()).collect();
-        assert_eq!(delays, [0, 10, 20, 40, 80, 160, 300, 300, 300]);
-        assert_eq!(quick_restarts(4, SignedDuration::from_secs(601)), 0);
-        assert_eq!(quick_restarts(4, SignedDuration::from_secs(5)), 5);
+        let delays: Vec<i64> = (0..9).map(|ends| back_off(ends).as_secs()).collect();
+        assert_eq!(delays, [0, 0, 10, 20, 40, 80, 160, 300, 300]);
+        assert_eq!(quick_ends(4, SignedDuration::from_secs(601)), 0);
+        assert_eq!(quick_ends(4, SignedDuration::from_secs(5)), 5);
     }
 }

@@ -174,8 +174,16 @@ fn resolver(context: &Context, spec: &k8s_openapi::api::core::v1::PodSpec, names
     text
 }
 
+/// A container whose spec is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prepared {
+    /// What the status calls its image.
+    pub image_id: String,
+    /// What stands in for the image, if anything does.
+    pub stand_in: Option<String>,
+}
+
 /// Resolves the image and everything the container refers to, and writes its spec into the pod folder.
-/// Returns the image's id.
 pub async fn attempt(
     context: &Context,
     pod: &Pod,
@@ -183,7 +191,7 @@ pub async fn attempt(
     number: u32,
     folder: &PodFolder,
     surroundings: &Surroundings,
-) -> Result<String, Failure> {
+) -> Result<Prepared, Failure> {
     let name = container.image.as_deref().unwrap_or("");
     let image =
         context.images.resolve(name, container.image_pull_policy.as_deref()).await.map_err(|error| {
@@ -226,7 +234,7 @@ pub async fn attempt(
     let opened = OpenOptions::new().create(true).append(true).mode(0o666).open(&termination_log);
     let opened = opened.and_then(|file| file.set_permissions(PermissionsExt::from_mode(0o666)));
     opened.map_err(|error| Failure::new("CreateContainerError", error.to_string()))?;
-    let id = image.id.clone();
+    let prepared = Prepared { image_id: image.id.clone(), stand_in: image.stand_in.clone() };
     let uid = pod.metadata.uid.as_deref().unwrap_or("");
     let (cgroups, oom_score_adj) = cgroups::prepare(context, uid, pod, container);
     let etc = etc_folder(folder);
@@ -246,7 +254,7 @@ pub async fn attempt(
     .map_err(config)?;
     files::write(&place.join(folder::SPEC), &spec)
         .map_err(|error| Failure::new("CreateContainerError", error.to_string()))?;
-    Ok(id)
+    Ok(prepared)
 }
 
 async fn lookups(context: &Context, pod: &Pod, container: &Container) -> Result<Lookups, String> {

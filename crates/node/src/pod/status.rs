@@ -98,7 +98,7 @@ fn container_status(inputs: &Inputs<'_>, container: &Container, image: &str) -> 
         terminated: Some(terminated(exit, id(attempt))),
         ..ContainerState::default()
     };
-    let restarting = will_restart(inputs, container);
+    let restarting = waits_to_restart(inputs, container);
     let state = match &container.phase {
         Phase::Running { since } => ContainerState {
             running: Some(ContainerStateRunning { started_at: Some(Time(*since)) }),
@@ -151,7 +151,7 @@ fn terminated(exit: &Exit, id: String) -> ContainerStateTerminated {
     }
 }
 
-fn will_restart(inputs: &Inputs<'_>, container: &Container) -> bool {
+fn waits_to_restart(inputs: &Inputs<'_>, container: &Container) -> bool {
     let failed = matches!(&container.phase, Phase::Exited { exit, .. } if exit.code != 0);
     let by_policy = match (container.role, inputs.seen.restart_policy) {
         (Role::Sidecar, _) => true,
@@ -161,7 +161,9 @@ fn will_restart(inputs: &Inputs<'_>, container: &Container) -> bool {
         (Role::Main, RestartPolicy::OnFailure) => failed,
         (Role::Main, RestartPolicy::Never) => false,
     };
-    by_policy && !inputs.seen.ending && !inputs.finished
+    // A restart without a delay is under way: until it happens the end is what there is to tell.
+    let delayed = back_off(container.quick_ends).is_positive();
+    by_policy && delayed && !inputs.seen.ending && !inputs.finished
 }
 
 fn waiting(inputs: &Inputs<'_>, container: &Container) -> ContainerStateWaiting {
@@ -173,7 +175,7 @@ fn waiting(inputs: &Inputs<'_>, container: &Container) -> ContainerStateWaiting 
         return say(&waiting.reason, Some(waiting.message.clone()));
     }
     if matches!(container.phase, Phase::Exited { .. }) {
-        let delay = back_off(container.quick_restarts);
+        let delay = back_off(container.quick_ends);
         let of = &inputs.pod.metadata;
         let text = |value: &Option<String>| value.clone().unwrap_or_default();
         let seconds = delay.as_secs();
@@ -311,7 +313,13 @@ mod tests {
 
     fn with(phase: Phase) -> Container {
         let running = matches!(phase, Phase::Running { .. });
-        Container { phase, started: running, ready: running, ..Container::new("a", Role::Main) }
+        Container {
+            phase,
+            started: running,
+            ready: running,
+            quick_ends: 2,
+            ..Container::new("a", Role::Main)
+        }
     }
 
     fn exited(code: i32) -> Phase {

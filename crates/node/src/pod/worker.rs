@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::decide::{self, Container, Phase, RestartPolicy, Role, Seen, Step, Waiting, decide};
-use super::prepare::{self, Failure, Surroundings};
+use super::prepare::{self, Failure, Prepared, Surroundings};
 use super::probe::{self, Finding, Kind, Report, Target};
 use super::status;
 use crate::Context;
@@ -36,6 +36,8 @@ const RETRY_MAX_S: i64 = 300;
 /// What is kept of a termination message, and of a log that stands in for one.
 const MESSAGE_BYTES_MAX: usize = 4096;
 const MESSAGE_LOG_BYTES_MAX: usize = 2048;
+/// On a pod: what stood in for the images of its containers, a JSON object by container.
+const STAND_IN_ANNOTATION: &str = "slipway.dev/image-stand-in";
 /// Grace when a pod object vanished without one.
 const ORPHAN_GRACE_S: i64 = 1;
 
@@ -48,8 +50,8 @@ pub enum Message {
     Gone,
     /// The surroundings, with the shim when a new one was started.
     Surroundings(Result<(Surroundings, Option<(Shim, Events)>), Failure>, Tokens),
-    /// The spec of an attempt is written: the image's id.
-    Prepared(String, u32, Result<String, Failure>),
+    /// The spec of an attempt is written.
+    Prepared(String, u32, Result<Prepared, Failure>),
     /// A probe found something.
     Probe(Report),
 }
@@ -95,6 +97,8 @@ struct Worker {
     probes: BTreeMap<String, Vec<JoinHandle<()>>>,
     start_time: Timestamp,
     written: Option<PodStatus>,
+    /// What stood in for which container's image.
+    stand_ins: BTreeMap<String, String>,
     /// The object is gone from the API.
     gone: bool,
     over_deadline: bool,
@@ -124,6 +128,7 @@ impl Worker {
             events: None,
             probes: BTreeMap::new(),
             written: None,
+            stand_ins: BTreeMap::new(),
             gone: false,
             over_deadline: false,
             finished: false,
@@ -186,7 +191,7 @@ impl Worker {
             let container = &mut self.containers[index];
             container.attempt = number;
             container.previous = attempts.previous;
-            container.quick_restarts = number;
+            container.quick_ends = number + 1;
             match exit {
                 Some(exit) => self.ended(&name, exit),
                 None if runs => self.started(&name, &started),
@@ -356,7 +361,7 @@ impl Worker {
         });
     }
 
-    fn prepared(&mut self, name: &str, attempt: u32, result: Result<String, Failure>) {
+    fn prepared(&mut self, name: &str, attempt: u32, result: Result<Prepared, Failure>) {
         let (ending, shim) = (self.is_ending(), self.shim.clone());
         let Some(container) = self.container(name) else { return };
         if container.phase != Phase::Starting || container.attempt != attempt {
@@ -367,9 +372,12 @@ impl Worker {
                 self.back_to_wait(name, None);
                 return;
             }
-            Ok(image_id) => {
-                container.image_id = image_id;
+            Ok(prepared) => {
+                container.image_id = prepared.image_id;
                 container.waiting = None;
+                if let Some(what) = prepared.stand_in {
+                    self.note_stand_in(name, what);
+                }
                 let request = Request::Start { container: name.to_owned(), attempt };
                 let asked = shim.is_some_and(|shim| shim.try_ask(request));
                 if asked {
@@ -386,6 +394,22 @@ impl Worker {
             Err(failure) => failure,
         };
         self.back_to_wait(name, Some(failure));
+    }
+
+    /// Says on the pod itself what stood in for its images, beside the status and without holding it up.
+    fn note_stand_in(&mut self, name: &str, what: String) {
+        if self.stand_ins.insert(name.to_owned(), what).is_some() {
+            return;
+        }
+        let text = serde_json::to_string(&self.stand_ins).unwrap_or_default();
+        let patch = json!({"metadata": {"uid": self.uid, "annotations": {STAND_IN_ANNOTATION: text}}});
+        let (api, name) = (self.api(), self.name());
+        tokio::spawn(async move {
+            if let Err(error) = api.patch_metadata(&name, &PatchParams::default(), &Patch::Merge(patch)).await
+            {
+                tracing::debug!(pod = name, %error, "the stand-in was not noted");
+            }
+        });
     }
 
     /// The attempt did not come about: the container is again where it was before it.
@@ -479,7 +503,7 @@ impl Worker {
         let (pod, namespace) = (self.pod.metadata.name.clone(), self.pod.metadata.namespace.clone());
         let uid = self.uid.clone();
         if let Some(container) = self.container(name)
-            && container.quick_restarts > 1
+            && container.quick_ends > 1
             && policy != RestartPolicy::Never
         {
             let message = format!(
@@ -506,10 +530,9 @@ impl Worker {
         let Some(container) = self.container(name) else { return };
         let at = exit.finished_at.parse().unwrap_or_else(|_| Timestamp::now());
         if let Phase::Running { since } = container.phase {
-            container.quick_restarts =
-                decide::quick_restarts(container.quick_restarts, at.duration_since(since));
+            container.quick_ends = decide::quick_ends(container.quick_ends, at.duration_since(since));
         } else if container.phase == Phase::Starting {
-            container.quick_restarts += 1;
+            container.quick_ends += 1;
         }
         container.phase = Phase::Exited { exit, at };
         (container.started, container.ready) = (false, false);
