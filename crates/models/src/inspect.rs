@@ -199,6 +199,7 @@ impl Loaded {
                 }
             }
             Role::Transformer(_) => methods = vec!["transform"],
+            Role::Assigner(model) if model.has_decisions() => methods.push("decision_function"),
             Role::Regressor(_) | Role::Assigner(_) => {}
         }
         let line = |part: &sklearn::Part| Line {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use models::{Limits, Memory, inspect, load_bytes};
+use models::{Backend, Batch, Limits, Memory, Method, Native, Outputs, Tensor, inspect, load_bytes};
 use proptest::prelude::*;
 
 fn fixture(name: &str) -> Vec<u8> {
@@ -89,6 +89,14 @@ proptest! {
             let at = index.index(file.len());
             file[at] = byte;
         }
-        let _ = load_bytes("mutated", file.into(), &small());
+        // What still loads must also answer or refuse.
+        if let Ok(loaded) = load_bytes("mutated", file.into(), &small())
+            && let Ok(model) = Native::new(loaded.estimator, Method::Probabilities)
+        {
+            let width = model.signature().inputs[0].row[0].unwrap_or(0);
+            let row = vec![1.5; width];
+            let input = Tensor::borrowed(&row, &[1, width]).expect("fits");
+            let _ = model.run(&Batch { rows: 1, inputs: &[input] }, &mut Outputs::new());
+        }
     }
 }

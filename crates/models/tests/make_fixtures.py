@@ -24,7 +24,8 @@ import zlib
 import joblib
 import numpy as np
 import sklearn
-from sklearn import (cluster, datasets, decomposition, ensemble, linear_model, pipeline, preprocessing, svm, tree)
+from sklearn import (cluster, compose, datasets, decomposition, ensemble, feature_selection, impute, linear_model,
+                     naive_bayes, neighbors, neural_network, pipeline, preprocessing, svm, tree)
 
 warnings.filterwarnings("ignore")
 ALL = "all" in sys.argv[1:]
@@ -133,6 +134,84 @@ def base():
     add("pipeline_regressor", pipeline.make_pipeline(preprocessing.MaxAbsScaler(), linear_model.Ridge()), XR, YR)
 
 
+def wide():
+    """The rest of the library that is evaluated natively."""
+    add("hist_binary", ensemble.HistGradientBoostingClassifier(max_iter=8, random_state=0), XB, YB)
+    add("hist_three", ensemble.HistGradientBoostingClassifier(max_iter=6, random_state=0), X, NAMES)
+    add("hist_regressor", ensemble.HistGradientBoostingRegressor(max_iter=10, random_state=0), XR, YR)
+    add("hist_poisson", ensemble.HistGradientBoostingRegressor(max_iter=5, loss="poisson", random_state=0), XR,
+        np.abs(YR))
+    holes = X.copy()
+    holes[RNG.rand(*holes.shape) < 0.2] = np.nan
+    save("hist_missing", ensemble.HistGradientBoostingClassifier(max_iter=5, random_state=0).fit(holes, Y), sample(holes))
+    discrete = {} if VERSION >= (1, 6) else {"algorithm": "SAMME"}
+    add("ada_discrete", ensemble.AdaBoostClassifier(n_estimators=6, random_state=0, **discrete), X, NAMES)
+    add("ada_discrete_binary", ensemble.AdaBoostClassifier(n_estimators=6, random_state=0, **discrete), XB, YB)
+    if VERSION < (1, 6):
+        add("ada_real", ensemble.AdaBoostClassifier(n_estimators=6, random_state=0), X, Y)
+    add("ada_regressor", ensemble.AdaBoostRegressor(n_estimators=6, random_state=0), XR, YR)
+    add("bagging", ensemble.BaggingClassifier(n_estimators=5, random_state=0), X, NAMES)
+    add("bagging_columns", ensemble.BaggingClassifier(linear_model.LogisticRegression(), max_features=0.5,
+                                                      n_estimators=5, random_state=0), X, Y)
+    add("bagging_votes", ensemble.BaggingClassifier(linear_model.RidgeClassifier(), n_estimators=5, random_state=0), X, Y)
+    add("bagging_regressor", ensemble.BaggingRegressor(n_estimators=5, random_state=0), XR, YR)
+    voters = [("a", linear_model.LogisticRegression(max_iter=500)), ("b", naive_bayes.GaussianNB()),
+              ("c", tree.DecisionTreeClassifier(max_depth=2, random_state=0))]
+    add("voting_hard", ensemble.VotingClassifier(voters, weights=[1, 2, 1]), X, NAMES)
+    add("voting_soft", ensemble.VotingClassifier(voters, voting="soft"), X, Y)
+    add("voting_regressor", ensemble.VotingRegressor([("a", linear_model.Ridge()), ("b", tree.DecisionTreeRegressor(
+        max_depth=3, random_state=0))], weights=[1, 3]), XR, YR)
+    add("isolation_forest", ensemble.IsolationForest(n_estimators=10, random_state=0), X, Y)
+    add("isolation_forest_columns", ensemble.IsolationForest(n_estimators=8, max_features=2, contamination=0.2,
+                                                             random_state=0), X, Y)
+    for kernel in ("linear", "poly", "rbf", "sigmoid"):
+        add("svc_" + kernel, svm.SVC(kernel=kernel), X, NAMES)
+    add("svc_binary", svm.SVC(), XB, YB)
+    add("svc_one_vs_one", svm.SVC(decision_function_shape="ovo"), X, Y)
+    add("svc_ties", svm.SVC(break_ties=True, kernel="sigmoid"), X, Y)
+    if VERSION < (1, 9):
+        add("svc_probability", svm.SVC(probability=True, random_state=0), X, Y)
+        add("svc_probability_binary", svm.SVC(probability=True, random_state=0), XB, YB)
+    add("nu_svc", svm.NuSVC(nu=0.3), X, Y)
+    add("svr", svm.SVR(), XR, YR)
+    add("svr_poly", svm.SVR(kernel="poly", degree=2, coef0=1), XR, YR)
+    add("one_class_svm", svm.OneClassSVM(nu=0.2), X, Y)
+    add("neighbors", neighbors.KNeighborsClassifier(5), X, NAMES)
+    add("neighbors_distance", neighbors.KNeighborsClassifier(4, weights="distance", p=1), X, Y)
+    add("neighbors_regressor", neighbors.KNeighborsRegressor(3, weights="distance"), XR, YR)
+    add("neighbors_regressor_two", neighbors.KNeighborsRegressor(3, p=3), XR, np.stack([YR, -YR], axis=1))
+    add("gaussian_nb", naive_bayes.GaussianNB(), X, NAMES)
+    add("multinomial_nb", naive_bayes.MultinomialNB(), np.abs(X), Y)
+    add("complement_nb", naive_bayes.ComplementNB(), np.abs(X), Y)
+    add("bernoulli_nb", naive_bayes.BernoulliNB(binarize=2.0), X, Y)
+    network = {"hidden_layer_sizes": (6, 4), "max_iter": 60, "random_state": 0}
+    for activation in ("identity", "logistic", "tanh", "relu"):
+        add("mlp_" + activation, neural_network.MLPClassifier(activation=activation, **network), X, NAMES)
+    add("mlp_binary", neural_network.MLPClassifier(**network), XB, YB)
+    add("mlp_regressor", neural_network.MLPRegressor(**network), XR, YR)
+    save("imputer", impute.SimpleImputer(strategy="median").fit(holes), sample(holes))
+    save("imputer_zero", impute.SimpleImputer(missing_values=0.2, strategy="mean").fit(X), X[:9])
+    add("binarizer", preprocessing.Binarizer(threshold=2.5), X, Y)
+    add("variance_threshold", feature_selection.VarianceThreshold(0.6), X, Y)
+    add("polynomial", preprocessing.PolynomialFeatures(3), X, Y)
+    add("polynomial_interactions", preprocessing.PolynomialFeatures(3, interaction_only=True, include_bias=False), X, Y)
+    whole = np.round(X)
+    dense = {"sparse_output": False} if VERSION >= (1, 2) else {"sparse": False}
+    save("one_hot", preprocessing.OneHotEncoder(**dense).fit(whole), whole[::13])
+    save("one_hot_drop", preprocessing.OneHotEncoder(drop="first", **dense).fit(whole), whole[::13])
+    save("one_hot_ignore", preprocessing.OneHotEncoder(handle_unknown="ignore", **dense).fit(whole), whole[::13] + [0, 99, 0, 0])
+    save("ordinal", preprocessing.OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1).fit(whole),
+         whole[::13] + [0, 99, 0, 0])
+    add("feature_union", pipeline.make_union(preprocessing.StandardScaler(), decomposition.PCA(2)), X, Y)
+    columns = compose.ColumnTransformer(
+        [("scale", pipeline.make_pipeline(impute.SimpleImputer(), preprocessing.StandardScaler()), [0, 1]),
+         ("range", preprocessing.MinMaxScaler(), [-1]), ("none", "drop", [2])], remainder="passthrough")
+    add("column_transformer", columns, X, Y)
+    add("column_pipeline", pipeline.make_pipeline(columns, linear_model.LogisticRegression()), X, NAMES)
+    add("imputed_hist", pipeline.make_pipeline(impute.SimpleImputer(), ensemble.HistGradientBoostingClassifier(
+        max_iter=3, random_state=0)), holes, Y)
+
+
 def containers():
     """Every way to write one model."""
     model = pipeline.make_pipeline(preprocessing.StandardScaler(),
@@ -162,6 +241,7 @@ def missing_values():
 
 
 base()
+wide()
 if VERSION >= (1, 4):
     missing_values()
 if ALL:

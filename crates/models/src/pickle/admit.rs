@@ -137,12 +137,11 @@ fn is_label(module: &str, name: &str) -> bool {
     let is_safe_path = parts
         .iter()
         .all(|part| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'));
-    let random =
-        ["numpy.random._pickle", "numpy.random._mt19937", "numpy.random._pcg64", "numpy.random.mtrand"];
+    let random = parts.len() == 3 && parts[0] == "numpy" && parts[1] == "random";
     let sparse = parts.len() >= 2 && parts[0] == "scipy" && parts[1] == "sparse";
     // Some builds of scikit-learn name these compiled modules without their package.
     let bare = ["_loss", "_sgd_fast"].contains(&module);
-    let known = parts[0] == "sklearn" || sparse || bare || random.contains(&module);
+    let known = parts[0] == "sklearn" || sparse || bare || random;
     is_plain && is_safe_path && known
 }
 

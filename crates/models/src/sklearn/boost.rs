@@ -1,31 +1,36 @@
-//! Gradient boosting (`GradientBoostingClassifier` and `…Regressor`).
+//! Gradient boosting: `GradientBoosting…` and `HistGradientBoosting…`.
 //!
-//! Raw scores start at what `init_` says and grow by each stage's trees; a class's probability is the inverse
-//! link of its score.
+//! Raw scores start at what `init_` (or the baseline) says and grow by each stage's trees; a class's probability
+//! is the inverse link of its score. The histogram kind compares in `f64` and takes missing and infinite values.
 //!
-//! Not here: histogram gradient boosting, whose trees have another form.
+//! Not here: splits on categories, which are refused by name.
 
 use super::attrs::Attrs;
 use super::labels::Labels;
-use super::tree::{RawTree, Trees};
+use super::tree::{Cell, RawTree, Trees};
 use super::{Classify, Evaluated, Read, Regress, Role, Rows, argmax, expit, softmax};
 use crate::error::Result;
+use crate::graph::View;
 
 #[derive(Clone, Copy, PartialEq)]
 enum Loss {
     Log,
     Exponential,
+    /// Regressions with a log link.
+    LogLink,
 }
 
-struct Boosted {
-    trees: Trees,
+struct Boosted<X = f32> {
+    trees: Trees<X>,
     /// Scores of a row: 1 for regression and two classes, else one for each class.
     scores: usize,
     start: Vec<f64>,
     loss: Loss,
+    /// Whether a score of zero is the second class.
+    zero_is_second: bool,
 }
 
-impl Boosted {
+impl<X: Cell> Boosted<X> {
     fn raw(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
         for row in out.chunks_exact_mut(self.scores) {
             row.copy_from_slice(&self.start);
@@ -35,17 +40,21 @@ impl Boosted {
     }
 }
 
-impl Regress for Boosted {
+impl<X: Cell> Regress for Boosted<X> {
     fn targets(&self) -> usize {
         1
     }
 
     fn predict(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
-        self.raw(rows, out)
+        self.raw(rows, out)?;
+        if self.loss == Loss::LogLink {
+            out.iter_mut().for_each(|score| *score = score.exp());
+        }
+        Ok(())
     }
 }
 
-impl Classify for Boosted {
+impl<X: Cell> Classify for Boosted<X> {
     fn classes(&self) -> usize {
         self.scores.max(2)
     }
@@ -54,7 +63,8 @@ impl Classify for Boosted {
         let mut raw = vec![0.0; rows.count * self.scores];
         self.raw(rows, &mut raw)?;
         for (pick, scores) in picks.iter_mut().zip(raw.chunks_exact(self.scores)) {
-            *pick = if self.scores == 1 { u32::from(scores[0] >= 0.0) } else { argmax(scores) };
+            let is_second = scores[0] > 0.0 || (scores[0] == 0.0 && self.zero_is_second);
+            *pick = if self.scores == 1 { u32::from(is_second) } else { argmax(scores) };
         }
         Ok(())
     }
@@ -102,10 +112,10 @@ fn gather(attrs: &Attrs<'_>, scores: usize) -> Result<Trees> {
     Ok(trees)
 }
 
-fn finish(trees: Trees, scores: usize, start: Vec<f64>, loss: Loss) -> (Boosted, String, u64) {
+fn finish<X: Cell>(trees: Trees<X>, scores: usize, start: Vec<f64>, loss: Loss) -> (Boosted<X>, String, u64) {
     let detail = format!("{} trees, {} nodes", trees.count(), trees.nodes());
     let cost = trees.row_cost_ns();
-    (Boosted { trees, scores, start, loss }, detail, cost)
+    (Boosted { trees, scores, start, loss, zero_is_second: true }, detail, cost)
 }
 
 /// The name of the class of `init_`, without its module; empty where it is the text `zero`.
@@ -163,4 +173,86 @@ fn prior_scores(prior: &[f64], loss: Loss, is_symmetric: bool) -> Vec<f64> {
     let logs: Vec<f64> = shares.iter().map(|share| share.ln()).collect();
     let mean = if is_symmetric { logs.iter().sum::<f64>() / logs.len() as f64 } else { 0.0 };
     logs.into_iter().map(|log| log - mean).collect()
+}
+
+/// One `TreePredictor`.
+fn hist_tree(attrs: &Attrs<'_>, predictor: View<'_>) -> Result<RawTree> {
+    let error = |what: &str| attrs.error(format!("a predictor: {what}"));
+    let nodes = predictor.attr("nodes").and_then(View::array).ok_or_else(|| error("no nodes"))?;
+    let ints = |name: &str| nodes.field_i64s(name).ok_or_else(|| error(&format!("no node field {name}")));
+    let floats = |name: &str| nodes.field_f64s(name).ok_or_else(|| error(&format!("no node field {name}")));
+    if ints("is_categorical").is_ok_and(|all| all.contains(&1)) {
+        return Err(attrs.unsupported("splits on categories"));
+    }
+    let leaves = ints("is_leaf")?;
+    let mut left = ints("left")?;
+    for (child, leaf) in left.iter_mut().zip(&leaves) {
+        if *leaf != 0 {
+            *child = -1;
+        }
+    }
+    // The field was called `threshold` before 1.0.
+    let threshold = floats("num_threshold").or_else(|_| floats("threshold"))?;
+    if left.is_empty() {
+        return Err(error("it has no nodes"));
+    }
+    Ok(RawTree {
+        right: ints("right")?,
+        feature: ints("feature_idx")?,
+        missing_left: Some(ints("missing_go_to_left")?),
+        values: floats("value")?,
+        left,
+        threshold,
+        outputs: 1,
+        classes: 1,
+    })
+}
+
+fn hist(attrs: &Attrs<'_>, scores: usize, loss: Loss) -> Result<(Boosted<f64>, String, u64)> {
+    if attrs.opt("_preprocessor").is_some() {
+        return Err(attrs.unsupported("categorical columns"));
+    }
+    if scores == 0 {
+        return Err(attrs.error("it has no classes"));
+    }
+    let mut trees: Trees<f64> = Trees::new(attrs.features()?, 1).refuse_nothing();
+    for stage in attrs.estimators("_predictors")? {
+        let members = stage.items().unwrap_or_default();
+        if members.len() != scores {
+            return Err(attrs.error(format!("{} trees in a stage for {scores} scores", members.len())));
+        }
+        for member in members {
+            let raw = hist_tree(attrs, member)?;
+            trees.add(&raw, 1.0).map_err(|what| attrs.error(format!("a predictor: {what}")))?;
+        }
+    }
+    let mut start = attrs.floats("_baseline_prediction")?;
+    if start.len() == 1 {
+        start = vec![start[0]; scores];
+    }
+    if start.len() != scores {
+        return Err(attrs.error("_baseline_prediction has another width than the scores"));
+    }
+    let (mut model, detail, cost) = finish(trees, scores, start, loss);
+    model.zero_is_second = false;
+    Ok((model, detail, cost))
+}
+
+pub(super) fn hist_classifier(attrs: &Attrs<'_>) -> Result<Read> {
+    let labels = Labels::read(attrs)?;
+    let scores = if labels.len() == 2 { 1 } else { labels.len() };
+    let (model, detail, cost) = hist(attrs, scores, Loss::Log)?;
+    Ok(Read::new(Role::Classifier(Box::new(model), labels), detail, cost))
+}
+
+pub(super) fn hist_regressor(attrs: &Attrs<'_>) -> Result<Read> {
+    let loss = match attrs.opt("loss").and_then(View::text) {
+        Some("poisson" | "gamma") => Loss::LogLink,
+        Some(
+            "squared_error" | "least_squares" | "absolute_error" | "least_absolute_deviation" | "quantile",
+        ) => Loss::Log,
+        _ => return Err(attrs.unsupported("this loss")),
+    };
+    let (model, detail, cost) = hist(attrs, 1, loss)?;
+    Ok(Read::new(Role::Regressor(Box::new(model)), detail, cost))
 }

@@ -81,8 +81,9 @@ impl Regress for Mean {
 /// Older versions keep counts at the leaves, newer ones shares of one; shares are what is averaged.
 fn normalise(raw: &mut RawTree) {
     let classes = raw.classes;
-    let is_share = (raw.values.iter().take(classes).sum::<f64>() - 1.0).abs() < 1e-9;
-    if is_share {
+    // Every node is asked: weights that add up to one make a root look like shares.
+    let mut nodes = raw.values.chunks_exact(classes);
+    if nodes.all(|shares| (shares.iter().sum::<f64>() - 1.0).abs() < 1e-9) {
         return;
     }
     for counts in raw.values.chunks_exact_mut(classes) {

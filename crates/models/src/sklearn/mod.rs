@@ -10,14 +10,21 @@
 //! Not here: the reading of files.
 
 mod attrs;
+mod bayes;
 mod boost;
 mod cluster;
+mod columns;
+mod ensemble;
 mod forest;
+mod isolation;
 mod labels;
 mod linear;
 pub mod native;
+mod neighbors;
+mod network;
 mod pipeline;
 mod scale;
+mod svm;
 mod tree;
 
 use crate::backend::BackendError;
@@ -84,6 +91,16 @@ pub(crate) trait Regress: Send + Sync {
 
     /// The prediction; `out` has `rows × targets` elements and is zeroed.
     fn predict(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated;
+
+    /// Whether there is a `decision_function`, of one number for each row.
+    fn has_decisions(&self) -> bool {
+        false
+    }
+
+    /// The library's `decision_function`; `out` is zeroed.
+    fn decisions(&self, _rows: Rows<'_>, _out: &mut [f64]) -> Evaluated {
+        Err(BackendError::Internal("this estimator has no decision_function".into()))
+    }
 }
 
 /// Turns rows into other rows.
@@ -193,6 +210,8 @@ fn dispatch(attrs: &Attrs<'_>, depth: usize) -> Result<Read> {
         "RandomForestClassifier" | "ExtraTreesClassifier" => forest::classifier(attrs),
         "RandomForestRegressor" | "ExtraTreesRegressor" => forest::regressor(attrs),
         "GradientBoostingClassifier" => boost::classifier(attrs),
+        "HistGradientBoostingClassifier" => boost::hist_classifier(attrs),
+        "HistGradientBoostingRegressor" => boost::hist_regressor(attrs),
         "GradientBoostingRegressor" => boost::regressor(attrs),
         "LinearRegression"
         | "Ridge"
@@ -218,8 +237,7 @@ fn dispatch(attrs: &Attrs<'_>, depth: usize) -> Result<Read> {
         | "MultiTaskLasso"
         | "MultiTaskElasticNet"
         | "MultiTaskLassoCV"
-        | "MultiTaskElasticNetCV"
-        | "TransformedLinear" => linear::regressor(attrs),
+        | "MultiTaskElasticNetCV" => linear::regressor(attrs),
         "PoissonRegressor" | "GammaRegressor" => linear::log_regressor(attrs),
         "LogisticRegression" | "LogisticRegressionCV" => linear::logistic(attrs),
         "SGDClassifier" => linear::sgd_classifier(attrs),
@@ -235,9 +253,33 @@ fn dispatch(attrs: &Attrs<'_>, depth: usize) -> Result<Read> {
         "RobustScaler" => scale::robust(attrs),
         "Normalizer" => scale::normalizer(attrs),
         "PCA" => scale::pca(attrs),
-        "KMeans" | "MiniBatchKMeans" | "BisectingKMeans" if name != "BisectingKMeans" => {
-            cluster::k_means(attrs)
-        }
+        "KMeans" | "MiniBatchKMeans" => cluster::k_means(attrs),
+        "GaussianNB" => bayes::gaussian(attrs),
+        "MultinomialNB" => bayes::multinomial(attrs),
+        "ComplementNB" => bayes::complement(attrs),
+        "BernoulliNB" => bayes::bernoulli(attrs),
+        "KNeighborsClassifier" => neighbors::classifier(attrs),
+        "KNeighborsRegressor" => neighbors::regressor(attrs),
+        "MLPClassifier" => network::classifier(attrs),
+        "MLPRegressor" => network::regressor(attrs),
+        "SVC" | "NuSVC" => svm::classifier(attrs),
+        "SVR" | "NuSVR" => svm::regressor(attrs),
+        "OneClassSVM" => svm::one_class(attrs),
+        "IsolationForest" => isolation::read(attrs),
+        "BaggingClassifier" => ensemble::bagging_classifier(attrs, depth),
+        "BaggingRegressor" => ensemble::bagging_regressor(attrs, depth),
+        "AdaBoostClassifier" => ensemble::ada_classifier(attrs, depth),
+        "AdaBoostRegressor" => ensemble::ada_regressor(attrs, depth),
+        "VotingClassifier" => ensemble::voting_classifier(attrs, depth),
+        "VotingRegressor" => ensemble::voting_regressor(attrs, depth),
+        "SimpleImputer" => columns::imputer(attrs),
+        "Binarizer" => columns::binarizer(attrs),
+        "VarianceThreshold" => columns::variance_threshold(attrs),
+        "PolynomialFeatures" => columns::polynomial(attrs),
+        "OneHotEncoder" => columns::one_hot(attrs),
+        "OrdinalEncoder" => columns::ordinal(attrs),
+        "FeatureUnion" => columns::union(attrs, depth),
+        "ColumnTransformer" => columns::transformer(attrs, depth),
         "Pipeline" => pipeline::read(attrs, depth),
         "Tree" => Err(LoadError::unsupported(format!("{} alone, without its estimator", attrs.class))),
         _ => Err(LoadError::unsupported(format!("{} is not evaluated natively", attrs.class))),

@@ -29,8 +29,7 @@ pub struct Native {
 impl Native {
     /// Fails if the estimator does not have the method.
     pub fn new(estimator: Estimator, method: Method) -> Result<Self, BackendError> {
-        let (dtype, width) = output_of(&estimator, method)?;
-        let row = if width == 1 { Vec::new() } else { vec![Some(width)] };
+        let (dtype, row) = output_of(&estimator, method)?;
         let signature = Signature {
             inputs: vec![TensorSpec {
                 name: "input-0".into(),
@@ -49,21 +48,23 @@ impl Native {
     }
 }
 
-/// Type and width of an answer; a width of 1 has no dimension of its own.
-fn output_of(estimator: &Estimator, method: Method) -> Result<(DType, usize), BackendError> {
+/// Type of an answer and its dimensions after the rows.
+fn output_of(estimator: &Estimator, method: Method) -> Result<(DType, Vec<Option<usize>>), BackendError> {
     let lacks = |name: &str| BackendError::Internal(format!("{} has no {name}", estimator.class));
+    // One number a row has no dimension of its own, as numpy's one-dimensional answers.
+    let flat = |width: usize| if width == 1 { Vec::new() } else { vec![Some(width)] };
     match (&estimator.role, method) {
-        (Role::Classifier(_, labels), Method::Predict) => Ok((labels.dtype(), 1)),
+        (Role::Classifier(_, labels), Method::Predict) => Ok((labels.dtype(), Vec::new())),
         (Role::Classifier(model, _), Method::Probabilities) if model.has_probabilities() => {
-            // One class still is a column of its own.
-            Ok((DType::F64, model.classes().max(2)))
+            Ok((DType::F64, vec![Some(model.classes())]))
         }
         (Role::Classifier(model, _), Method::Decisions) if model.decisions_width() > 0 => {
-            Ok((DType::F64, model.decisions_width()))
+            Ok((DType::F64, flat(model.decisions_width())))
         }
-        (Role::Regressor(model), Method::Predict) => Ok((DType::F64, model.targets())),
-        (Role::Assigner(_), Method::Predict) => Ok((DType::I64, 1)),
-        (Role::Transformer(model), Method::Predict) => Ok((DType::F64, model.width_out().max(2))),
+        (Role::Regressor(model), Method::Predict) => Ok((DType::F64, flat(model.targets()))),
+        (Role::Assigner(_), Method::Predict) => Ok((DType::I64, Vec::new())),
+        (Role::Assigner(model), Method::Decisions) if model.has_decisions() => Ok((DType::F64, Vec::new())),
+        (Role::Transformer(model), Method::Predict) => Ok((DType::F64, vec![Some(model.width_out())])),
         (_, Method::Probabilities) => Err(lacks("predict_proba")),
         (_, Method::Decisions) => Err(lacks("decision_function")),
     }
@@ -125,6 +126,9 @@ impl Native {
             (Role::Classifier(model, _), Method::Decisions) => {
                 let out = outputs.numbers(columns(count, model.decisions_width())?);
                 model.decisions(rows, out)
+            }
+            (Role::Assigner(model), Method::Decisions) => {
+                model.decisions(rows, outputs.numbers(shape(&[count])?))
             }
             (Role::Assigner(model), _) => {
                 let mut picks = vec![0.0; count];

@@ -68,6 +68,14 @@ impl Regress for Before<dyn Regress> {
     fn predict(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
         self.chain.with(rows, |rows| self.last.predict(rows, out))
     }
+
+    fn has_decisions(&self) -> bool {
+        self.last.has_decisions()
+    }
+
+    fn decisions(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
+        self.chain.with(rows, |rows| self.last.decisions(rows, out))
+    }
 }
 
 impl Transform for Before<dyn Transform> {

@@ -10,8 +10,6 @@
 //!
 //! Not here: what leaves add up to (`forest`, `boost`).
 
-use std::cell::RefCell;
-
 use super::attrs::Attrs;
 use super::{Evaluated, Rows};
 use crate::array::NdArray;
@@ -24,9 +22,55 @@ const MISSING_LEFT: u32 = 1 << 31;
 /// How many trees are walked together.
 const LANES: usize = 8;
 
-#[derive(Debug, Clone, Copy)]
-struct Node {
-    threshold: f32,
+/// The type of a column's values: `f32` as scikit-learn's trees compare them, `f64` as histogram boosting does.
+pub(super) trait Cell: Copy + PartialOrd + Default + Send + Sync + 'static {
+    /// Nothing is greater.
+    const INFINITY: Self;
+
+    /// Casts a value.
+    fn of(value: f64) -> Self;
+
+    /// The threshold that decides values of this type as `t` does.
+    fn threshold(t: f64) -> Self;
+}
+
+impl Cell for f32 {
+    const INFINITY: Self = f32::INFINITY;
+
+    fn of(value: f64) -> Self {
+        value as f32
+    }
+
+    fn threshold(t: f64) -> Self {
+        round_down(t)
+    }
+}
+
+impl Cell for f64 {
+    const INFINITY: Self = f64::INFINITY;
+
+    fn of(value: f64) -> Self {
+        value
+    }
+
+    fn threshold(t: f64) -> Self {
+        t
+    }
+}
+
+/// Which values a model refuses.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(super) enum Refuses {
+    /// Infinite ones, and missing ones unless a tree was made for them.
+    #[default]
+    Infinite,
+    /// None.
+    Nothing,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Node<X> {
+    threshold: X,
     feature: u32,
     /// The left child; the right one follows it. A leaf's own index.
     left: u32,
@@ -36,23 +80,24 @@ struct Node {
 
 /// Trees in one array.
 #[derive(Debug, Default)]
-pub(super) struct Trees {
-    nodes: Vec<Node>,
+pub(super) struct Trees<X = f32> {
+    nodes: Vec<Node<X>>,
     roots: Vec<u32>,
     /// What each leaf says: `width` numbers.
     values: Vec<f64>,
     width: usize,
     features: usize,
     missing_allowed: bool,
+    refuses: Refuses,
 }
 
 /// A fitted `sklearn.tree._tree.Tree` before it is compiled.
 pub(super) struct RawTree {
-    left: Vec<i64>,
-    right: Vec<i64>,
-    feature: Vec<i64>,
-    threshold: Vec<f64>,
-    missing_left: Option<Vec<i64>>,
+    pub(super) left: Vec<i64>,
+    pub(super) right: Vec<i64>,
+    pub(super) feature: Vec<i64>,
+    pub(super) threshold: Vec<f64>,
+    pub(super) missing_left: Option<Vec<i64>>,
     /// `nodes × outputs × classes` numbers.
     pub(super) values: Vec<f64>,
     pub(super) outputs: usize,
@@ -94,10 +139,17 @@ impl RawTree {
     }
 }
 
-impl Trees {
+impl<X: Cell> Trees<X> {
     /// An empty ensemble whose leaves say `width` numbers each.
     pub(super) fn new(features: usize, width: usize) -> Self {
         Self { features, width, ..Self::default() }
+    }
+
+    /// Takes every value, as histogram boosting does.
+    pub(super) fn refuse_nothing(mut self) -> Self {
+        self.refuses = Refuses::Nothing;
+        self.missing_allowed = true;
+        self
     }
 
     pub(super) fn count(&self) -> usize {
@@ -127,7 +179,7 @@ impl Trees {
         // Breadth first: the levels near the root, which every row touches, lie together.
         let root = self.nodes.len();
         self.roots.push(root as u32);
-        self.nodes.push(Node { threshold: 0.0, feature: 0, left: 0, leaf: 0 });
+        self.nodes.push(Node::default());
         let mut queue = std::collections::VecDeque::from([(0_usize, root)]);
         let mut placed = 1;
         while let Some((from, to)) = queue.pop_front() {
@@ -148,9 +200,9 @@ impl Trees {
             let Some(feature) = feature else { return Err("a split on a column that does not exist".into()) };
             let missing = raw.missing_left.as_ref().is_some_and(|missing| missing[from] != 0);
             let at = self.nodes.len();
-            self.nodes.extend([Node { threshold: 0.0, feature: 0, left: 0, leaf: 0 }; 2]);
+            self.nodes.extend([Node::default(); 2]);
             self.nodes[to] = Node {
-                threshold: round_down(raw.threshold[from]),
+                threshold: X::threshold(raw.threshold[from]),
                 feature: feature as u32 | if missing { MISSING_LEFT } else { 0 },
                 left: at as u32,
                 leaf: 0,
@@ -165,51 +217,53 @@ impl Trees {
         let says = &raw.values[from * self.width..(from + 1) * self.width];
         self.values.extend(says.iter().map(|value| value * scale));
         // Nothing is greater than infinity, and missing values go left: a leaf always leads to itself.
-        self.nodes[to] = Node { threshold: f32::INFINITY, feature: MISSING_LEFT, left: to as u32, leaf };
+        self.nodes[to] = Node { threshold: X::INFINITY, feature: MISSING_LEFT, left: to as u32, leaf };
     }
 
     /// Calls `visit` with each row's index, each tree's index in order, and what the tree says.
     pub(super) fn walk(&self, rows: Rows<'_>, mut visit: impl FnMut(usize, usize, &[f64])) -> Evaluated {
-        thread_local! {
-            static ROW: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
-        }
-        ROW.with_borrow_mut(|row| {
-            for (index, values) in rows.iter().enumerate() {
-                let has_missing = self.narrow(values, row, index)?;
-                if has_missing {
-                    self.walk_row::<true>(row, |tree, says| visit(index, tree, says));
-                } else {
-                    self.walk_row::<false>(row, |tree, says| visit(index, tree, says));
-                }
+        // Rows of usual width are cast on the stack.
+        let mut few = [X::default(); 64];
+        let mut many = Vec::new();
+        // A split needs a column to look at even in a model without any.
+        let width = rows.width.max(1);
+        let row = if width <= few.len() {
+            &mut few[..width]
+        } else {
+            many.resize(width, X::default());
+            &mut many[..]
+        };
+        for (index, values) in rows.iter().enumerate() {
+            for (slot, value) in row.iter_mut().zip(values) {
+                *slot = X::of(*value);
             }
-            Ok(())
-        })
+            if self.has_missing(row, index)? {
+                self.walk_row::<true>(row, |tree, says| visit(index, tree, says));
+            } else {
+                self.walk_row::<false>(row, |tree, says| visit(index, tree, says));
+            }
+        }
+        Ok(())
     }
 
-    /// Casts a row to `f32` as the library does, and tells whether values are missing.
-    fn narrow(&self, values: &[f64], row: &mut Vec<f32>, index: usize) -> Evaluated<bool> {
-        row.clear();
-        row.extend(values.iter().map(|value| *value as f32));
-        // A split needs a column to look at even in a model without any.
-        if row.is_empty() {
-            row.push(0.0);
+    /// Whether values of the row are missing; an error if the model refuses some.
+    fn has_missing(&self, row: &[X], index: usize) -> Evaluated<bool> {
+        let (mut missing, mut infinite) = (false, false);
+        for value in row {
+            missing |= is_nan(*value);
+            infinite |= *value == X::INFINITY || *value == X::of(f64::NEG_INFINITY);
         }
-        let is_finite = row.iter().map(|value| value.abs()).sum::<f32>().is_finite();
-        if is_finite {
-            return Ok(false);
-        }
-        if row.iter().any(|value| value.is_infinite()) {
+        if infinite && self.refuses == Refuses::Infinite {
             let what = "Input X contains infinity or a value too large for dtype('float32')";
             return Err(BackendError::Input(format!("{what} (row {index})")));
         }
-        let has_missing = row.iter().any(|value| value.is_nan());
-        if has_missing && !self.missing_allowed {
+        if missing && !self.missing_allowed {
             return Err(BackendError::Input(format!("Input X contains NaN (row {index})")));
         }
-        Ok(has_missing)
+        Ok(missing)
     }
 
-    fn walk_row<const MISSING: bool>(&self, row: &[f32], mut visit: impl FnMut(usize, &[f64])) {
+    fn walk_row<const MISSING: bool>(&self, row: &[X], mut visit: impl FnMut(usize, &[f64])) {
         let mut groups = self.roots.chunks_exact(LANES);
         let mut tree = 0;
         for roots in &mut groups {
@@ -246,11 +300,11 @@ impl Trees {
     }
 
     #[inline(always)]
-    fn step<const MISSING: bool>(&self, at: u32, row: &[f32]) -> u32 {
+    fn step<const MISSING: bool>(&self, at: u32, row: &[X]) -> u32 {
         let node = &self.nodes[at as usize];
         let value = row[(node.feature & !MISSING_LEFT) as usize];
         let mut right = value > node.threshold;
-        if MISSING && value.is_nan() {
+        if MISSING && is_nan(value) {
             right = node.feature & MISSING_LEFT == 0;
         }
         node.left + u32::from(right)
@@ -261,6 +315,12 @@ impl Trees {
         let start = self.nodes[at as usize].leaf as usize * self.width;
         &self.values[start..start + self.width]
     }
+}
+
+/// Only what is missing differs from itself.
+#[allow(clippy::eq_op)]
+fn is_nan<X: Cell>(value: X) -> bool {
+    value != value
 }
 
 /// The greatest `f32` that is not above `t`.
@@ -321,7 +381,7 @@ mod tests {
             ("shared children", raw(vec![1, 1, -1], vec![1, 1, -1], vec![0, 0, 0])),
         ];
         for (name, tree) in cases {
-            assert!(Trees::new(2, 1).add(&tree, 1.0).is_err(), "{name}");
+            assert!(Trees::<f32>::new(2, 1).add(&tree, 1.0).is_err(), "{name}");
         }
     }
 }

@@ -1,0 +1,166 @@
+//! Multi-layer perceptrons.
+//!
+//! Not here: any network that scikit-learn does not train.
+
+use super::attrs::{Attrs, Matrix};
+use super::labels::Labels;
+use super::{Classify, Evaluated, Read, Regress, Role, Rows, argmax, check_finite, expit, softmax};
+use crate::error::Result;
+
+#[derive(Clone, Copy, PartialEq)]
+enum Activation {
+    Identity,
+    Logistic,
+    Tanh,
+    Relu,
+    Softmax,
+}
+
+impl Activation {
+    fn apply(self, values: &mut [f64]) {
+        match self {
+            Self::Identity => {}
+            Self::Logistic => values.iter_mut().for_each(|value| *value = expit(*value)),
+            Self::Tanh => values.iter_mut().for_each(|value| *value = value.tanh()),
+            Self::Relu => values.iter_mut().for_each(|value| *value = value.max(0.0)),
+            Self::Softmax => softmax(values),
+        }
+    }
+}
+
+struct Network {
+    /// Weights (inputs × outputs) and biases of each layer.
+    layers: Vec<(Matrix, Vec<f64>)>,
+    hidden: Activation,
+    last: Activation,
+}
+
+impl Network {
+    fn outputs(&self) -> usize {
+        self.layers.last().map_or(0, |(_, bias)| bias.len())
+    }
+
+    fn run(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
+        check_finite(rows, false)?;
+        let (mut now, mut next) = (Vec::new(), Vec::new());
+        for (row, out) in rows.iter().zip(out.chunks_exact_mut(self.outputs().max(1))) {
+            now.clear();
+            now.extend_from_slice(row);
+            for (index, (weights, bias)) in self.layers.iter().enumerate() {
+                next.clear();
+                next.resize(bias.len(), 0.0);
+                // Row by row of the weights: both streams run forward in memory.
+                for (input, value) in now.iter().enumerate() {
+                    for (slot, weight) in next.iter_mut().zip(weights.row(input)) {
+                        *slot += value * weight;
+                    }
+                }
+                next.iter_mut().zip(bias).for_each(|(slot, bias)| *slot += bias);
+                let is_last = index + 1 == self.layers.len();
+                if is_last { self.last } else { self.hidden }.apply(&mut next);
+                std::mem::swap(&mut now, &mut next);
+            }
+            out.copy_from_slice(&now);
+        }
+        Ok(())
+    }
+}
+
+impl Regress for Network {
+    fn targets(&self) -> usize {
+        self.outputs()
+    }
+
+    fn predict(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
+        self.run(rows, out)
+    }
+}
+
+impl Classify for Network {
+    fn classes(&self) -> usize {
+        self.outputs().max(2)
+    }
+
+    fn pick(&self, rows: Rows<'_>, picks: &mut [u32]) -> Evaluated {
+        let width = self.outputs();
+        let mut scores = vec![0.0; rows.count * width];
+        self.run(rows, &mut scores)?;
+        for (pick, scores) in picks.iter_mut().zip(scores.chunks_exact(width)) {
+            *pick = if width == 1 { u32::from(scores[0] > 0.5) } else { argmax(scores) };
+        }
+        Ok(())
+    }
+
+    fn has_probabilities(&self) -> bool {
+        true
+    }
+
+    fn probabilities(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
+        if self.outputs() > 1 {
+            return self.run(rows, out);
+        }
+        let mut scores = vec![0.0; rows.count];
+        self.run(rows, &mut scores)?;
+        for (pair, score) in out.chunks_exact_mut(2).zip(scores) {
+            (pair[0], pair[1]) = (1.0 - score, score);
+        }
+        Ok(())
+    }
+}
+
+fn activation(attrs: &Attrs<'_>, name: &str) -> Result<Activation> {
+    match attrs.text(name)? {
+        "identity" => Ok(Activation::Identity),
+        "logistic" => Ok(Activation::Logistic),
+        "tanh" => Ok(Activation::Tanh),
+        "relu" => Ok(Activation::Relu),
+        "softmax" => Ok(Activation::Softmax),
+        other => Err(attrs.unsupported(&format!("{name}={other:?}"))),
+    }
+}
+
+fn network(attrs: &Attrs<'_>) -> Result<(Network, String, u64)> {
+    let wrong = || attrs.error("coefs_ and intercepts_ do not fit together");
+    let coefs = attrs.estimators("coefs_")?;
+    let biases = attrs.estimators("intercepts_")?;
+    if coefs.len() != biases.len() || coefs.is_empty() {
+        return Err(wrong());
+    }
+    let mut layers = Vec::new();
+    let mut width = attrs.features()?;
+    for (coef, bias) in coefs.into_iter().zip(biases) {
+        let array = coef.array().ok_or_else(wrong)?;
+        let (Some(data), Some(bias), [rows, cols]) = (array.to_f64s(), bias.floats(), array.shape.as_slice())
+        else {
+            return Err(wrong());
+        };
+        if *rows != width || *cols != bias.len() || bias.is_empty() || data.len() != rows * cols {
+            return Err(wrong());
+        }
+        width = *cols;
+        layers.push((Matrix { rows: *rows, cols: *cols, data }, bias));
+    }
+    let sizes: Vec<String> = layers.iter().map(|(weights, _)| weights.cols.to_string()).collect();
+    let cost: usize = layers.iter().map(|(weights, _)| weights.data.len()).sum();
+    let model = Network {
+        layers,
+        hidden: activation(attrs, "activation")?,
+        last: activation(attrs, "out_activation_")?,
+    };
+    Ok((model, format!("layers of {}", sizes.join(", ")), cost as u64))
+}
+
+pub(super) fn classifier(attrs: &Attrs<'_>) -> Result<Read> {
+    let labels = Labels::read(attrs)?;
+    let (model, detail, cost) = network(attrs)?;
+    let is_multilabel = model.last == Activation::Logistic && model.outputs() > 1;
+    if is_multilabel || labels.len() != model.classes() {
+        return Err(attrs.unsupported("several labels at once"));
+    }
+    Ok(Read::new(Role::Classifier(Box::new(model), labels), detail, cost))
+}
+
+pub(super) fn regressor(attrs: &Attrs<'_>) -> Result<Read> {
+    let (model, detail, cost) = network(attrs)?;
+    Ok(Read::new(Role::Regressor(Box::new(model)), detail, cost))
+}

@@ -1,0 +1,340 @@
+//! Support vector machines with kernels, as libsvm evaluates them.
+//!
+//! Several classes are decided by votes of pairs; probabilities are libsvm's: a sigmoid for each pair, coupled by
+//! its iteration with its tolerance.
+//!
+//! Not here: `LinearSVC` (`linear`), models trained on sparse data.
+
+use super::attrs::{Attrs, Matrix};
+use super::labels::Labels;
+use super::linear::dot;
+use super::{Classify, Evaluated, Read, Regress, Role, Rows, argmax, check_finite};
+use crate::error::Result;
+
+#[derive(Clone, Copy)]
+enum Kernel {
+    Linear,
+    Polynomial { degree: i32 },
+    Radial,
+    Sigmoid,
+}
+
+struct Machine {
+    kernel: Kernel,
+    gamma: f64,
+    coef0: f64,
+    vectors: Matrix,
+    /// `classes - 1` rows (one for regression) of weights of the vectors.
+    weights: Matrix,
+    intercept: Vec<f64>,
+}
+
+impl Machine {
+    fn read(attrs: &Attrs<'_>) -> Result<Self> {
+        if attrs.truth_or("_sparse", false) {
+            return Err(attrs.unsupported("support vectors from sparse data"));
+        }
+        let kernel = match attrs.opt("kernel").and_then(|kernel| kernel.text()) {
+            Some("linear") => Kernel::Linear,
+            Some("poly") => {
+                Kernel::Polynomial { degree: i32::try_from(attrs.int("degree")?).unwrap_or(i32::MAX) }
+            }
+            Some("rbf") => Kernel::Radial,
+            Some("sigmoid") => Kernel::Sigmoid,
+            _ => return Err(attrs.unsupported("a kernel of its own")),
+        };
+        let made = Self {
+            kernel,
+            gamma: attrs.float("_gamma")?,
+            coef0: attrs.float("coef0")?,
+            vectors: attrs.matrix("support_vectors_")?,
+            weights: attrs.matrix("_dual_coef_")?,
+            intercept: attrs.floats("_intercept_")?,
+        };
+        if made.vectors.cols != attrs.features()? || made.weights.cols != made.vectors.rows {
+            return Err(attrs.error("support vectors and their weights do not fit together"));
+        }
+        Ok(made)
+    }
+
+    fn kernels(&self, row: &[f64], out: &mut Vec<f64>) {
+        out.clear();
+        out.extend((0..self.vectors.rows).map(|index| {
+            let vector = self.vectors.row(index);
+            match self.kernel {
+                Kernel::Linear => dot(row, vector),
+                Kernel::Polynomial { degree } => (self.gamma * dot(row, vector) + self.coef0).powi(degree),
+                Kernel::Radial => {
+                    let square: f64 = row.iter().zip(vector).map(|(x, y)| (x - y) * (x - y)).sum();
+                    (-self.gamma * square).exp()
+                }
+                Kernel::Sigmoid => (self.gamma * dot(row, vector) + self.coef0).tanh(),
+            }
+        }));
+    }
+
+    fn cost(&self) -> u64 {
+        (self.vectors.data.len() + self.vectors.rows * 10) as u64
+    }
+
+    fn detail(&self) -> String {
+        format!("{} support vectors of {} columns", self.vectors.rows, self.vectors.cols)
+    }
+}
+
+/// One sum: regression, or in- and outliers by its sign.
+struct Single {
+    machine: Machine,
+    is_sign: bool,
+}
+
+impl Single {
+    fn sums(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
+        check_finite(rows, false)?;
+        let mut kernels = Vec::new();
+        for (row, slot) in rows.iter().zip(out) {
+            self.machine.kernels(row, &mut kernels);
+            *slot = dot(&kernels, self.machine.weights.row(0)) + self.machine.intercept[0];
+        }
+        Ok(())
+    }
+}
+
+impl Regress for Single {
+    fn targets(&self) -> usize {
+        1
+    }
+
+    fn predict(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
+        self.sums(rows, out)?;
+        if self.is_sign {
+            out.iter_mut().for_each(|sum| *sum = if *sum > 0.0 { 1.0 } else { -1.0 });
+        }
+        Ok(())
+    }
+
+    fn has_decisions(&self) -> bool {
+        self.is_sign
+    }
+
+    fn decisions(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
+        self.sums(rows, out)
+    }
+}
+
+struct Pairs {
+    machine: Machine,
+    classes: usize,
+    /// Where each class's vectors begin; one more at the end.
+    starts: Vec<usize>,
+    /// A and B of each pair's sigmoid; empty without probabilities.
+    sigmoids: Vec<(f64, f64)>,
+    break_ties: bool,
+    one_vs_one: bool,
+}
+
+impl Pairs {
+    /// Calls `visit` with each row's index and its pairs' decisions in libsvm's order and sign.
+    fn each(&self, rows: Rows<'_>, mut visit: impl FnMut(usize, &[f64])) -> Evaluated {
+        check_finite(rows, false)?;
+        let (mut kernels, mut pairs) = (Vec::new(), Vec::new());
+        for (index, row) in rows.iter().enumerate() {
+            self.machine.kernels(row, &mut kernels);
+            pairs.clear();
+            for i in 0..self.classes {
+                for j in i + 1..self.classes {
+                    let (of_i, of_j) =
+                        (self.starts[i]..self.starts[i + 1], self.starts[j]..self.starts[j + 1]);
+                    let sum = dot(&kernels[of_i.clone()], &self.machine.weights.row(j - 1)[of_i])
+                        + dot(&kernels[of_j.clone()], &self.machine.weights.row(i)[of_j]);
+                    pairs.push(sum + self.machine.intercept[pairs.len()]);
+                }
+            }
+            visit(index, &pairs);
+        }
+        Ok(())
+    }
+
+    fn votes(&self, pairs: &[f64], votes: &mut [f64]) {
+        votes.fill(0.0);
+        let mut pair = pairs.iter();
+        for i in 0..self.classes {
+            for j in i + 1..self.classes {
+                let first_wins = pair.next().is_some_and(|sum| *sum > 0.0);
+                votes[if first_wins { i } else { j }] += 1.0;
+            }
+        }
+    }
+
+    /// The library's one-vs-rest form: votes, and confidences squeezed so that they only break ties.
+    fn one_vs_rest(&self, pairs: &[f64], out: &mut [f64]) {
+        let mut confidence = vec![0.0; self.classes];
+        out.fill(0.0);
+        let mut pair = pairs.iter();
+        for i in 0..self.classes {
+            for j in i + 1..self.classes {
+                let sum = pair.next().copied().unwrap_or_default();
+                confidence[i] += sum;
+                confidence[j] -= sum;
+                out[if sum < 0.0 { j } else { i }] += 1.0;
+            }
+        }
+        for (slot, sum) in out.iter_mut().zip(confidence) {
+            *slot += sum / (3.0 * (sum.abs() + 1.0));
+        }
+    }
+
+    fn row_probabilities(&self, pairs: &[f64], out: &mut [f64]) {
+        let k = self.classes;
+        let mut r = vec![0.0; k * k];
+        let mut pair = pairs.iter().zip(&self.sigmoids);
+        for i in 0..k {
+            for j in i + 1..k {
+                let Some((sum, (a, b))) = pair.next() else { return };
+                let share = sigmoid(*sum, *a, *b).clamp(1e-7, 1.0 - 1e-7);
+                r[i * k + j] = share;
+                r[j * k + i] = 1.0 - share;
+            }
+        }
+        // Two classes are coupled too, to the iteration's tolerance, as the library's copy of libsvm does.
+        couple(k, &r, out);
+    }
+}
+
+fn sigmoid(sum: f64, a: f64, b: f64) -> f64 {
+    let x = sum * a + b;
+    if x >= 0.0 { (-x).exp() / (1.0 + (-x).exp()) } else { 1.0 / (1.0 + x.exp()) }
+}
+
+/// Second method of Wu, Lin and Weng (2004): libsvm's coupling of pairwise probabilities.
+fn couple(k: usize, r: &[f64], p: &mut [f64]) {
+    let mut q = vec![0.0; k * k];
+    for t in 0..k {
+        p[t] = 1.0 / k as f64;
+        for j in (0..k).filter(|j| *j != t) {
+            q[t * k + t] += r[j * k + t] * r[j * k + t];
+            q[t * k + j] = -r[j * k + t] * r[t * k + j];
+        }
+    }
+    let tolerance = 0.005 / k as f64;
+    let mut qp = vec![0.0; k];
+    for _ in 0..k.max(100) {
+        for t in 0..k {
+            qp[t] = (0..k).map(|j| q[t * k + j] * p[j]).sum();
+        }
+        let mut pqp: f64 = p.iter().zip(&qp).map(|(p, qp)| p * qp).sum();
+        if qp.iter().all(|qp| (qp - pqp).abs() < tolerance) {
+            break;
+        }
+        for t in 0..k {
+            let step = (pqp - qp[t]) / q[t * k + t];
+            p[t] += step;
+            pqp = (pqp + step * (step * q[t * k + t] + 2.0 * qp[t])) / (1.0 + step) / (1.0 + step);
+            for j in 0..k {
+                qp[j] = (qp[j] + step * q[t * k + j]) / (1.0 + step);
+                p[j] /= 1.0 + step;
+            }
+        }
+    }
+}
+
+impl Classify for Pairs {
+    fn classes(&self) -> usize {
+        self.classes
+    }
+
+    fn pick(&self, rows: Rows<'_>, picks: &mut [u32]) -> Evaluated {
+        let mut scores = vec![0.0; self.classes];
+        self.each(rows, |row, pairs| {
+            if self.break_ties && self.classes > 2 {
+                self.one_vs_rest(pairs, &mut scores);
+            } else {
+                self.votes(pairs, &mut scores);
+            }
+            picks[row] = argmax(&scores);
+        })
+    }
+
+    fn has_probabilities(&self) -> bool {
+        !self.sigmoids.is_empty()
+    }
+
+    fn probabilities(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
+        let k = self.classes;
+        self.each(rows, |row, pairs| self.row_probabilities(pairs, &mut out[row * k..(row + 1) * k]))
+    }
+
+    fn decisions_width(&self) -> usize {
+        match self.classes {
+            2 => 1,
+            classes if self.one_vs_one => classes * (classes - 1) / 2,
+            classes => classes,
+        }
+    }
+
+    fn decisions(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
+        let width = self.decisions_width();
+        self.each(rows, |row, pairs| {
+            let out = &mut out[row * width..(row + 1) * width];
+            if self.classes == 2 {
+                out[0] = -pairs[0];
+            } else if self.one_vs_one {
+                out.copy_from_slice(pairs);
+            } else {
+                self.one_vs_rest(pairs, out);
+            }
+        })
+    }
+}
+
+pub(super) fn classifier(attrs: &Attrs<'_>) -> Result<Read> {
+    let labels = Labels::read(attrs)?;
+    let machine = Machine::read(attrs)?;
+    let classes = labels.len();
+    let counts = attrs.floats("_n_support")?;
+    let mut starts = vec![0];
+    for count in &counts {
+        starts.push(starts[starts.len() - 1] + *count as usize);
+    }
+    let pairs = classes * classes.saturating_sub(1) / 2;
+    let sigmoids = |name: &str| attrs.floats(name).unwrap_or_default();
+    let (a, b) = (sigmoids("_probA"), sigmoids("_probB"));
+    let with_probabilities = attrs.truth_or("probability", false) && a.len() == pairs && b.len() == pairs;
+    let fits = classes >= 2
+        && counts.len() == classes
+        && starts[classes] == machine.vectors.rows
+        && machine.weights.rows == classes - 1
+        && machine.intercept.len() == pairs;
+    if !fits {
+        return Err(attrs.error("classes, support vectors and weights do not fit together"));
+    }
+    let (detail, cost) = (machine.detail(), machine.cost());
+    let model = Pairs {
+        machine,
+        classes,
+        starts,
+        sigmoids: if with_probabilities { a.into_iter().zip(b).collect() } else { Vec::new() },
+        break_ties: attrs.truth_or("break_ties", false),
+        one_vs_one: attrs.opt("decision_function_shape").and_then(|shape| shape.text()) == Some("ovo"),
+    };
+    Ok(Read::new(Role::Classifier(Box::new(model), labels), detail, cost))
+}
+
+fn single(attrs: &Attrs<'_>, is_sign: bool) -> Result<(Box<Single>, String, u64)> {
+    let machine = Machine::read(attrs)?;
+    if machine.weights.rows != 1 || machine.intercept.len() != 1 {
+        return Err(attrs.error("it has more than one sum"));
+    }
+    let (detail, cost) = (machine.detail(), machine.cost());
+    Ok((Box::new(Single { machine, is_sign }), detail, cost))
+}
+
+pub(super) fn regressor(attrs: &Attrs<'_>) -> Result<Read> {
+    let (model, detail, cost) = single(attrs, false)?;
+    Ok(Read::new(Role::Regressor(model), detail, cost))
+}
+
+pub(super) fn one_class(attrs: &Attrs<'_>) -> Result<Read> {
+    let (model, detail, cost) = single(attrs, true)?;
+    Ok(Read::new(Role::Assigner(model), detail, cost))
+}
