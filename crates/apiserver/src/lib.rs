@@ -9,6 +9,7 @@
 //! Not here: controllers (they are clients), how a pod runs, and the meaning of the platform's own kinds.
 
 pub mod admission;
+mod apply;
 pub mod authn;
 pub mod authz;
 mod bootstrap;
@@ -17,6 +18,7 @@ mod convert;
 mod crd;
 mod discovery;
 pub mod error;
+mod expiry;
 pub mod facts;
 pub mod field;
 mod handlers;

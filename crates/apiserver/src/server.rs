@@ -75,6 +75,7 @@ impl ApiServer {
         crate::bootstrap::run(&server).await?;
         server.refresh_custom();
         crate::crd::resume_deletions(&server);
+        crate::expiry::spawn(&server);
         Ok(server)
     }
 

@@ -60,6 +60,19 @@ fn durability(key: &str) -> Durability {
 /// # Errors
 /// See [`WriteError`].
 pub async fn write(store: &Store, key: &str, write: Write<'_>) -> Result<Record, WriteError> {
+    write_with(store, key, write, durability(key)).await
+}
+
+/// As [`write`], for a caller that knows more of what a crash may take: the status of a pod, which its shim can tell again.
+///
+/// # Errors
+/// See [`WriteError`].
+pub async fn write_with(
+    store: &Store,
+    key: &str,
+    write: Write<'_>,
+    durability: Durability,
+) -> Result<Record, WriteError> {
     let change = match write {
         Write::Create(object) => put(key, object, Expect::Absent),
         Write::Update(object, revision) => put(key, object, Expect::Revision(revision)),
@@ -68,7 +81,7 @@ pub async fn write(store: &Store, key: &str, write: Write<'_>) -> Result<Record,
             Change::delete(key, Expect::Revision(revision), move |at, _| rendered.at(at))
         }
     };
-    let mut records = store.commit_with(vec![change], durability(key)).await?;
+    let mut records = store.commit_with(vec![change], durability).await?;
     records.pop().ok_or_else(|| WriteError::Other(ApiError::internal("the store answered without a record")))
 }
 

@@ -66,7 +66,8 @@ async fn cluster() -> Cluster {
         "name": "c", "ready": true, "restartCount": 0, "image": "busybox", "imageID": "", "state": {"running": {}}}]}});
     let admin = apiserver::UserInfo::admin();
     let media = "application/merge-patch+json";
-    let (status, _) = cluster.call_as(admin, "PATCH", &format!("{pods}/p/status"), media, Some(running)).await;
+    let (status, _) =
+        cluster.call_as(admin, "PATCH", &format!("{pods}/p/status"), media, Some(running)).await;
     assert_eq!(status, StatusCode::OK);
     cluster
 }
@@ -86,4 +87,44 @@ async fn logs_and_exec_carry_output_input_and_exit_codes() {
     assert!(!ok && text.contains("command terminated with exit code 7"), "{text}");
     let (ok, text) = cluster.kubectl(&["logs", "p", "-c", "none"], "").await.unwrap();
     assert!(!ok && text.contains("container none is not valid for pod p"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_port_is_forwarded_both_ways() {
+    use std::io::{BufRead as _, Read as _, Write as _};
+    if !has_kubectl() {
+        return;
+    }
+    let cluster = cluster().await;
+    let kubeconfig = cluster.kubeconfig.clone();
+    let done = tokio::task::spawn_blocking(move || {
+        let mut child = std::process::Command::new("kubectl")
+            .args(["port-forward", "pod/p", ":8080"])
+            .env("KUBECONFIG", kubeconfig)
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
+        let Some(Ok(first)) = lines.next() else {
+            let mut text = String::new();
+            child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+            panic!("{text}");
+        };
+        // "Forwarding from 127.0.0.1:PORT -> 8080"
+        let address = first.split_whitespace().nth(2).unwrap().to_owned();
+        let mut answers = Vec::new();
+        for _ in 0..2 {
+            let mut stream = std::net::TcpStream::connect(&address).unwrap();
+            stream.write_all(b"hello").unwrap();
+            stream.shutdown(std::net::Shutdown::Write).unwrap();
+            let mut text = String::new();
+            stream.read_to_string(&mut text).unwrap();
+            answers.push(text);
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        answers
+    });
+    assert_eq!(done.await.unwrap(), ["port 8080\nhello", "port 8080\nhello"]);
 }

@@ -152,7 +152,7 @@ async fn apply(ctx: &Ctx, resource: &Resource, body: &Bytes) -> Result<Response<
     let target = update::target(ctx, resource);
     let exists = ctx.server.store.snapshot().get(&target.key()).is_some();
     if !exists && target.part == Part::Main {
-        let created = schema::apply(resource, None, &applied, &manager, force)?;
+        let created = schema::apply(resource, None, &applied, &manager, &ctx.info.subresource, force)?;
         crate::authz::require_create(ctx)?;
         match write::create(ctx, resource, target.namespace, created).await {
             Err(error) if error.reason == "AlreadyExists" => {}
@@ -161,7 +161,7 @@ async fn apply(ctx: &Ctx, resource: &Resource, body: &Bytes) -> Result<Response<
         }
     }
     let updated = write::update(ctx, target, |current| {
-        schema::apply(resource, Some(current), &applied, &manager, force)
+        schema::apply(resource, Some(current), &applied, &manager, &ctx.info.subresource, force)
     })
     .await?;
     Ok(object_response(ctx, resource, StatusCode::OK, &updated))

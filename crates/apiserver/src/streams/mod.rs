@@ -4,6 +4,8 @@
 //! the client. Not here: how a process is reached.
 
 mod socket;
+mod spdy;
+mod tunnel;
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! kubectl's WebSocket protocols: `v5.channel.k8s.io` and `v4.channel.k8s.io` for exec and attach, and `v4` for ports.
+//! kubectl's WebSocket protocols: `v5.channel.k8s.io` and `v4.channel.k8s.io` for exec and attach, `v4` and
+//! [`super::tunnel`] for ports.
 //!
 //! Every message is binary and starts with a channel number: 0 stdin, 1 stdout, 2 stderr, 3 the final Status, 4 resize,
 //! 255 (v5) closes the channel whose number follows. Queues are bounded: a client that does not read slows the process.
@@ -28,11 +29,13 @@ use crate::object;
 
 const V5: &str = "v5.channel.k8s.io";
 const V4: &str = "v4.channel.k8s.io";
+/// SPDY inside the WebSocket, for port-forward.
+const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
 /// Chunks that may wait in each direction.
-const QUEUE: usize = 32;
-const READ_BYTES: usize = 32 << 10;
+pub(super) const QUEUE: usize = 32;
+pub(super) const READ_BYTES: usize = 32 << 10;
 
-type Socket = WebSocketStream<TokioIo<Upgraded>>;
+pub(super) type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
 /// A handshake that can be answered.
 pub struct Accepted {
@@ -57,10 +60,12 @@ pub fn accept(ctx: &Ctx, upgrade: Option<OnUpgrade>) -> Result<Accepted> {
         ));
     };
     let offered = text(header::SEC_WEBSOCKET_PROTOCOL);
-    let protocol = [V5, V4].into_iter().find(|known| offered.split(',').any(|one| one.trim() == *known));
+    let known: &[&'static str] =
+        if ctx.info.subresource == "portforward" { &[TUNNEL, V4] } else { &[V5, V4] };
+    let protocol = known.iter().copied().find(|known| offered.split(',').any(|one| one.trim() == *known));
     let Some(protocol) = protocol else {
         return Err(ApiError::bad_request(format!(
-            "no known WebSocket protocol among {offered:?}; this server speaks {V5} and {V4}"
+            "no known WebSocket protocol among {offered:?}; this server speaks {known:?}"
         )));
     };
     Ok(Accepted { upgrade, protocol, key: text(header::SEC_WEBSOCKET_KEY) })
@@ -95,7 +100,7 @@ where
 }
 
 /// The normal end; kubectl takes a close without a code for a failure.
-fn closing() -> Message {
+pub(super) fn closing() -> Message {
     Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() }))
 }
 
@@ -226,6 +231,9 @@ pub fn port_forward(
     pod: Value,
     accepted: Accepted,
 ) -> Result<Response<Body>> {
+    if accepted.protocol == TUNNEL {
+        return Ok(switch(accepted, move |socket| super::tunnel::run(socket, node, pod)));
+    }
     let texts = ctx.query.all("ports");
     let ports: Vec<u16> =
         texts.iter().flat_map(|text| text.split(',')).filter_map(|text| text.parse().ok()).collect();
