@@ -14,6 +14,9 @@ use crate::cluster::folder::{Folder, State};
 /// Seconds a server may take to end before it is killed: what it acknowledged is on disk already.
 const SERVER_GRACE: Duration = Duration::from_secs(20);
 
+/// Time that the processes of a pod get to end by themselves.
+const POD_GRACE: Duration = Duration::from_secs(10);
+
 /// Ends the server and all pods, also when the server is already dead.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  slipway down --data /tmp/try")]
@@ -39,7 +42,8 @@ pub fn end_all(folder: &Folder) -> Result<()> {
     if folder.is_locked() {
         bail!("a server still holds {}; its record is gone, end it by hand", folder.path().display());
     }
-    node::stop_all(folder.path()).context("cannot end all pods")?;
+    let path = folder.path().to_path_buf();
+    super::block_on(async move { Ok(node::stop_all(&path, POD_GRACE).await) })?;
     folder.clear_state();
     Ok(())
 }

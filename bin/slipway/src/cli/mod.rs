@@ -6,6 +6,7 @@ mod down;
 mod env;
 mod images;
 mod kfp;
+mod kubeconfig;
 mod logs;
 mod model;
 mod multicall;
@@ -45,6 +46,8 @@ enum Command {
     Status(status::Args),
     /// Prints shell exports: KUBECONFIG, MLFLOW_TRACKING_URI, KF_PIPELINES_ENDPOINT.
     Env(env::Args),
+    /// Prints the cluster's kubeconfig.
+    Kubeconfig(kubeconfig::Args),
     /// Removes everything the cluster keeps.
     Reset(reset::Args),
     /// Serves a model: creates an InferenceService and waits until it answers.
@@ -92,6 +95,7 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
         Command::Down(args) => down::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Env(args) => env::run(&args),
+        Command::Kubeconfig(args) => kubeconfig::run(&args),
         Command::Reset(args) => reset::run(&args),
         Command::Deploy(args) => deploy::run(args),
         Command::Predict(args) => predict::run(args),

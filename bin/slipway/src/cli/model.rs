@@ -46,8 +46,7 @@ pub fn run(args: &Args) -> Result<()> {
 
 fn inspect(args: &Inspect) -> Result<()> {
     let (_guard, path) = locate(args)?;
-    let folder = infer::DiskFolder::open(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let report = models::inspect(&folder, &models::Limits::default());
+    let report = infer::inspect(&path, &models::Limits::default());
     if args.output == "json" {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {

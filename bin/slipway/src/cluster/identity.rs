@@ -7,24 +7,22 @@ use kube::Client;
 
 use super::PLATFORM_NAMESPACE;
 
-/// The administrator, for the start-up's own installation only.
+/// The administrator, for the start-up's own installation and the mirror pods only.
 pub fn admin(api: &Arc<ApiServer>) -> Client {
-    api.client(UserInfo::new("kubernetes-admin", ["system:masters", "system:authenticated"]))
+    api.client(UserInfo::new("kubernetes-admin", &["system:masters"]))
 }
 
 /// A part of the platform: `system:serviceaccount:kubeflow:<part>`.
 pub fn part(api: &Arc<ApiServer>, part: &str) -> Client {
-    let name = format!("system:serviceaccount:{PLATFORM_NAMESPACE}:{part}");
-    let group = format!("system:serviceaccounts:{PLATFORM_NAMESPACE}");
-    api.client(UserInfo::new(&name, ["system:serviceaccounts", &group, "system:authenticated"]))
+    api.client(UserInfo::service_account(PLATFORM_NAMESPACE, part))
 }
 
 /// A component that a real cluster brings itself.
 pub fn user(api: &Arc<ApiServer>, name: &str) -> Client {
-    api.client(UserInfo::new(name, ["system:authenticated"]))
+    api.client(UserInfo::new(name, &[]))
 }
 
 /// The node.
 pub fn node(api: &Arc<ApiServer>, name: &str) -> Client {
-    api.client(UserInfo::new(&format!("system:node:{name}"), ["system:nodes", "system:authenticated"]))
+    api.client(UserInfo::node(name))
 }

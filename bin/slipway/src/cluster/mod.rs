@@ -17,7 +17,7 @@ mod streams;
 
 use std::{
     collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::TcpListener,
     sync::Arc,
 };
 
@@ -43,6 +43,8 @@ pub const PARTS: &[&str] = &[
 const PLATFORM_NAMESPACE: &str = "kubeflow";
 /// Name of the one node.
 const NODE_NAME: &str = "slipway";
+/// Most pods at a time; a process costs less than a kubelet's pod, so more than its 110.
+const PODS_MAX: u32 = 500;
 
 /// Ports that are taken before anything else starts, so that two parts cannot race for one.
 struct Listeners {
@@ -127,24 +129,26 @@ async fn start(
     let trust = Arc::new(Trust::of_owner(api_token(folder)?));
     let faces = Faces { trust, shutdown: shutdown.clone() };
 
-    let gate = Arc::new(gate::KubernetesGate::new(identity::part(&api, "artifacts")));
+    let gate = Arc::new(gate::KubernetesGate::new(identity::part(&api, "objects")));
     faces.serve(parts, "artifacts", listeners.artifacts, objects::face::router(artifacts.clone(), gate), false)?;
 
     let mlflow_store = object_store::local::LocalFileSystem::new_with_prefix(made(folder.path().join("artifacts/mlflow"))?)?;
     let registry_config = registry::Config::new(config.database_url.clone(), Arc::new(mlflow_store));
     let registry = registry::Registry::open(registry_config).await.context("cannot open the registry")?;
     faces.serve(parts, "mlflow", listeners.mlflow, registry.router(), false)?;
-    let recorder = registry::recorder::run(registry.clone(), identity::part(&api, "registry"));
+    let recorder = registry::lineage::recorder::run(identity::part(&api, "registry"), registry.clone());
     parts.spawn(async move { ("registry", { recorder.await; Ok(()) }) });
 
     let pipelines = pipelines::Pipelines::open(pipelines::Config {
         database_url: config.database_url.clone(),
         client: identity::part(&api, "pipelines"),
         artifacts: artifacts.clone(),
-        ..pipelines::Config::default_for("default")
+        namespace: "default".to_owned(),
     })
     .await
     .context("cannot open the pipelines")?;
+    let follow = pipelines.clone().follow_workflows();
+    parts.spawn(async move { ("pipelines", follow.await.map_err(Into::into)) });
     faces.serve(parts, "pipelines", listeners.pipelines, pipelines.router(), false)?;
 
     let (gateway, follow) = gateway::start(identity::part(&api, "gateway"));
@@ -153,7 +157,7 @@ async fn start(
 
     start_controllers(folder, &config, &api, &addresses, pipelines, parts);
     start_node(folder, &config, &api, network, parts).await?;
-    let mirror = mirror::run(identity::admin(&api), folder.logs());
+    let mirror = mirror::run(identity::admin(&api), addresses.clone());
     parts.spawn(async move { ("mirror", mirror.await) });
 
     let pid = std::process::id();
@@ -181,8 +185,11 @@ async fn start_api(folder: &Folder, listeners: &Listeners, network: &dyn Network
     let pki = apiserver::pki::Pki::open(&folder.path().join("pki"))?;
     let api_config = apiserver::Config {
         advertise: listeners.kubernetes.local_addr()?,
-        service_range: network.service_range(),
-        node_ports: apiserver::services::PortRange::default(),
+        service_range: apiserver::Ipv4Range {
+            base: network.service_range().base(),
+            prefix: network.service_range().prefix_bits(),
+        },
+        node_ports: apiserver::PortRange { first: 30_000, last: 32_767 },
         admin_token: None,
         namespaces: vec![PLATFORM_NAMESPACE.to_owned()],
     };
@@ -198,7 +205,7 @@ fn serve_api(
     parts: &mut JoinSet<(&'static str, Result<()>)>,
 ) -> Result<()> {
     // Pods reach the API at the first Service address, which the `kubernetes` Service has.
-    let service_ip = network.service_range().nth(1).unwrap_or(Ipv4Addr::LOCALHOST);
+    let service_ip = network.service_range().nth(1).context("the Service range is empty")?;
     let tls = api.pki().server_tls(&[service_ip.into(), network.host_ip().into()], &[])?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let served = Arc::clone(api).serve(listener, tls, shutdown.clone());
@@ -283,8 +290,9 @@ fn start_controllers(
         workflows::Config {
             artifacts_url: addresses["artifacts"].clone(),
             tracking_uri: addresses["mlflow"].clone(),
+            bucket: "mlpipeline".to_owned(),
+            pod_image: format!("slipway/pod:{}", env!("CARGO_PKG_VERSION")),
             cache: Arc::new(pipelines_cache::Cache(pipelines)),
-            ..workflows::Config::default()
         },
     );
     parts.spawn(async move { ("workflows", { workflows.await; Ok(()) }) });
@@ -293,6 +301,8 @@ fn start_controllers(
         serving::Config {
             artifacts_url: addresses["artifacts"].clone(),
             tracking_uri: addresses["mlflow"].clone(),
+            // One machine, one owner: the user's own files may be served.
+            allow_file_uris: true,
             ..serving::Config::default()
         },
     );
@@ -309,23 +319,51 @@ async fn start_node(
     let client = identity::node(api, NODE_NAME);
     let proxy = node::network::proxy::run(client.clone(), Arc::clone(&network));
     parts.spawn(async move { ("the Service proxy", { proxy.await; Ok(()) }) });
+    let names = match node::network::dns::Server::bind(network.as_ref(), "cluster.local").await {
+        Ok(server) => Some(server),
+        Err(error) => {
+            tracing::warn!("pods get no cluster names: {:#}", anyhow::Error::from(error));
+            None
+        }
+    };
+    let mut images = node::images::Config::new(builtin_images());
+    images.strict = config.strict_images;
     let node = node::Node::start(node::NodeConfig {
         data_dir: folder.path().to_path_buf(),
         name: NODE_NAME.to_owned(),
-        client,
+        client: client.clone(),
         network,
+        images,
         host_paths: config.host_paths.clone(),
-        strict_images: config.strict_images,
-        builtin_images: crate::cli::builtin_images(),
+        api_address: None,
+        cluster_dns: names.is_some(),
+        pods_max: PODS_MAX,
     })
     .await
     .context("cannot start the node")?;
+    if let Some(names) = names {
+        let served = names.run(client);
+        parts.spawn(async move { ("the name server", { served.await; Ok(()) }) });
+    }
     api.set_pod_streams(Arc::new(streams::NodeStreams::new(node, folder.logs())));
     Ok(())
 }
 
-/// The address of a listener that must exist.
-#[allow(dead_code)]
-fn socket(address: &str) -> Option<SocketAddr> {
-    address.rsplit_once("//")?.1.parse().ok()
+
+/// Images of known servers that this very binary is.
+fn builtin_images() -> Vec<node::images::Builtin> {
+    let own = "/usr/local/bin/slipway".to_owned();
+    let serve = ["kserve/sklearnserver*", "kserve/slipway*", "slipway/serve*"];
+    let mut images: Vec<node::images::Builtin> = serve
+        .iter()
+        .map(|pattern| node::images::Builtin {
+            pattern: (*pattern).to_owned(),
+            argv: vec![own.clone(), "serve".to_owned()],
+        })
+        .collect();
+    images.push(node::images::Builtin {
+        pattern: "kserve/storage-initializer*".to_owned(),
+        argv: vec![own, "storage-initializer".to_owned()],
+    });
+    images
 }
