@@ -1,9 +1,11 @@
 //! The Argo front end: a workflow spec becomes a [`Plan`].
 //!
-//! * `resolve`: tags, arguments, loops and conditions at run time.
+//! * `names`, `resolve`, `loops`: tags, arguments, conditions and loops at run time.
 //! * `pod`: a leaf template becomes a pod.
 //! * `outputs`: what a node gives to others.
 
+pub mod loops;
+mod names;
 pub mod outputs;
 pub mod pod;
 pub mod resolve;

@@ -6,7 +6,7 @@ use api::workflow::argo::{Parameter, Template};
 use pod_protocol::launch::LaunchReport;
 use serde_json::{Value, json};
 
-use super::{pod, resolve};
+use super::{names, pod, resolve};
 use crate::Error;
 use crate::engine::{Engine, Ix};
 use crate::model::Declared;
@@ -32,7 +32,7 @@ pub fn leaf(engine: &Engine, ix: Ix, report: &LaunchReport) -> Result<Values, Er
     for parameter in &template.outputs.parameters {
         let code = parameter.value_from.as_ref().and_then(|from| from.expression.as_deref());
         if let Some(code) = code {
-            let value = tags::evaluate(code, &resolve::Names::of_node(engine, ix))?;
+            let value = tags::evaluate(code, &names::Names::of_node(engine, ix))?;
             outputs.parameters.insert(parameter.name.clone(), Value::String(text::plain(&value)));
         }
     }
@@ -56,7 +56,7 @@ pub fn group(engine: &Engine, ix: Ix) -> Result<Values, Error> {
     let mut outputs = Values::default();
     let Some(template) = declared(engine, ix) else { return Ok(outputs) };
     let item = engine.node(ix).item.as_ref();
-    let names = resolve::Names::inside(engine, Some(ix), item);
+    let names = names::Names::inside(engine, Some(ix), item);
     for parameter in &template.outputs.parameters {
         if let Some(value) = group_parameter(parameter, &names)? {
             outputs.parameters.insert(parameter.name.clone(), Value::String(value));
@@ -72,7 +72,7 @@ pub fn group(engine: &Engine, ix: Ix) -> Result<Values, Error> {
     Ok(outputs)
 }
 
-fn group_parameter(parameter: &Parameter, names: &resolve::Names<'_>) -> Result<Option<String>, Error> {
+fn group_parameter(parameter: &Parameter, names: &names::Names<'_>) -> Result<Option<String>, Error> {
     let Some(from) = &parameter.value_from else {
         return Ok(parameter.value.as_ref().map(|text| text.0.clone()));
     };

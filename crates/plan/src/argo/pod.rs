@@ -9,7 +9,7 @@ use pod_protocol::launch::{
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::resolve::Names;
+use super::names::Names;
 use crate::engine::{Engine, Ix};
 use crate::model::{ArgoFront, Declared, Front};
 use crate::order::PodOrder;

@@ -345,7 +345,7 @@ impl Engine {
             let Some((at, item)) = waiting.pop_front() else { return };
             *open += 1;
             let (boundary, depth) = (self.nodes[ix].boundary, self.nodes[ix].depth);
-            let suffix = argo::resolve::item_name(&task, at, &item);
+            let suffix = argo::loops::item_name(&task, at, &item);
             let name = format!("{}({suffix})", self.nodes[ix].name);
             let display = format!("{}({suffix})", self.nodes[ix].display);
             self.start_task(Some(ix), boundary, &task, name, display, Some(item), Some(at), depth, true);
@@ -363,7 +363,7 @@ impl Engine {
     fn loop_items(&self, boundary: Option<Ix>, task: &Task, repeat: &Repeat) -> Result<Vec<Value>, Error> {
         match repeat {
             Repeat::Items(_) | Repeat::Param(_) | Repeat::Sequence(_) => {
-                argo::resolve::loop_items(self, boundary, task, repeat)
+                argo::loops::items(self, boundary, task, repeat)
             }
             Repeat::Parameter(binding, _) => kfp::resolve::loop_items(self, boundary, binding),
             Repeat::Artifact(binding, _) => kfp::resolve::loop_artifacts(self, boundary, binding),
