@@ -88,18 +88,44 @@ pub fn strategic_merge(resource: &Resource, current: &Value, patch: &Value) -> R
         .map_err(|error| ApiError::bad_request(error.to_string()))
 }
 
-/// Server-side apply: the object after `applied` by `manager`.
+/// Server-side apply: the object after `applied` by `manager`, in the served version.
 ///
 /// # Errors
-/// Conflicts with other managers.
+/// `Conflict` with the fields that other managers own, unless forced.
 pub fn apply(
-    _resource: &Resource,
-    _current: Option<&Value>,
-    _applied: &Value,
-    _manager: &str,
-    _force: bool,
+    resource: &Resource,
+    current: Option<&Value>,
+    applied: &Value,
+    manager: &str,
+    subresource: &str,
+    force: bool,
 ) -> Result<Value> {
-    Err(ApiError::not_implemented("server-side apply is not served yet; use client-side apply"))
+    let (version, now) = (resource.api_version(), crate::object::now());
+    let writer = crate::apply::Writer { name: manager, api_version: &version, subresource, now: &now };
+    crate::apply::apply(current, applied, of(resource), writer, force).map_err(|conflicts| ApiError {
+        code: http::StatusCode::CONFLICT,
+        reason: "Conflict",
+        message: conflicts.to_string(),
+        details: Some(serde_json::json!({ "causes": conflicts.causes() })),
+        metadata: None,
+    })
+}
+
+/// Keeps `managedFields` right over an update; an apply has done so itself. Both objects are in the stored form.
+pub fn track(ctx: &Ctx, resource: &Resource, old: &Value, new: &mut Value) {
+    let media =
+        ctx.headers.get(http::header::CONTENT_TYPE).map(http::HeaderValue::as_bytes).unwrap_or_default();
+    if media.starts_with(b"application/apply-patch") {
+        return;
+    }
+    let (version, now) = (resource.api_version(), crate::object::now());
+    let given = ctx.query.get("fieldManager");
+    let agent = ctx.headers.get(http::header::USER_AGENT).and_then(|agent| agent.to_str().ok());
+    let agent = agent.and_then(|agent| agent.split('/').next()).unwrap_or("unknown");
+    let name = if given.is_empty() { agent } else { given };
+    let writer =
+        crate::apply::Writer { name, api_version: &version, subresource: &ctx.info.subresource, now: &now };
+    crate::apply::track(Some(old), new, stored(resource), writer);
 }
 
 /// `/openapi/...`.

@@ -96,8 +96,13 @@ fn values(value: &Value, rules: &Rules, path: &str, out: &mut Vec<FieldError>) {
         let known: Vec<&str> = known.iter().map(String::as_str).collect();
         out.push(FieldError::not_supported(path, value.clone(), &known));
     }
-    let says = |detail: String| FieldError::invalid(path, value.clone(), format!("{path} in body should {detail}"));
-    let too = |wrong: Wrong, detail: String| FieldError { wrong, detail, ..FieldError::invalid(path, value.clone(), "") };
+    let says =
+        |detail: String| FieldError::invalid(path, value.clone(), format!("{path} in body should {detail}"));
+    let too = |wrong: Wrong, detail: String| FieldError {
+        wrong,
+        detail,
+        ..FieldError::invalid(path, value.clone(), "")
+    };
     match value {
         Value::String(text) => {
             let length = text.chars().count() as u64;
@@ -121,7 +126,9 @@ fn values(value: &Value, rules: &Rules, path: &str, out: &mut Vec<FieldError>) {
 fn bounds(number: f64, rules: &Rules, says: &dyn Fn(String) -> FieldError, out: &mut Vec<FieldError>) {
     match rules.minimum {
         Some((bound, true)) if number <= bound => out.push(says(format!("be greater than {bound}"))),
-        Some((bound, false)) if number < bound => out.push(says(format!("be greater than or equal to {bound}"))),
+        Some((bound, false)) if number < bound => {
+            out.push(says(format!("be greater than or equal to {bound}")))
+        }
         _ => {}
     }
     match rules.maximum {
@@ -171,7 +178,9 @@ fn composed(value: &Value, rules: &Rules, path: &str, out: &mut Vec<FieldError>)
             1 => {}
             0 => out.push(says("must validate one and only one schema (oneOf). Found none valid")),
             many => {
-                out.push(says(&format!("must validate one and only one schema (oneOf). Found {many} valid alternatives")));
+                out.push(says(&format!(
+                    "must validate one and only one schema (oneOf). Found {many} valid alternatives"
+                )));
             }
         }
     }

@@ -14,7 +14,13 @@ use super::type_name;
 use crate::field::{FieldError, Wrong};
 
 /// Runs the rules of a value and of all within it.
-pub(super) fn check(value: &Value, old: Option<&Value>, schema: &Schema, path: &str, out: &mut Vec<FieldError>) {
+pub(super) fn check(
+    value: &Value,
+    old: Option<&Value>,
+    schema: &Schema,
+    path: &str,
+    out: &mut Vec<FieldError>,
+) {
     if schema.is_builtin() || value.is_null() {
         return;
     }
@@ -50,7 +56,13 @@ fn counterpart<'a>(item: &Value, old: &'a Value, schema: &Schema) -> Option<&'a 
     old.as_array()?.iter().find(is_same)
 }
 
-fn run(rule: &CelRule, value: &Value, old: Option<&Value>, schema: &Schema, path: &str) -> Option<FieldError> {
+fn run(
+    rule: &CelRule,
+    value: &Value,
+    old: Option<&Value>,
+    schema: &Schema,
+    path: &str,
+) -> Option<FieldError> {
     let program = match Program::compile(&rule.rule) {
         Ok(program) => program,
         Err(error) => return Some(failed(rule, value, path, &format!("rule does not compile: {error}"))),
@@ -93,7 +105,8 @@ fn typed(value: &Value, schema: &Schema) -> Value {
 }
 
 fn message(rule: &CelRule, context: &Context<'_, '_>) -> String {
-    let computed = Program::compile(&rule.message_expression).ok().filter(|_| !rule.message_expression.is_empty());
+    let computed =
+        Program::compile(&rule.message_expression).ok().filter(|_| !rule.message_expression.is_empty());
     if let Some(Ok(cel::Value::String(text))) = computed.map(|program| program.execute(context)) {
         return text.to_string();
     }
@@ -119,5 +132,10 @@ fn refusal(rule: &CelRule, value: &Value, path: &str, message: String) -> FieldE
 }
 
 fn failed(rule: &CelRule, value: &Value, path: &str, why: &str) -> FieldError {
-    refusal(&CelRule { reason: String::new(), ..rule.clone() }, value, path, format!("{why}; rule: {}", rule.rule))
+    refusal(
+        &CelRule { reason: String::new(), ..rule.clone() },
+        value,
+        path,
+        format!("{why}; rule: {}", rule.rule),
+    )
 }

@@ -7,7 +7,8 @@ fn check(properties: Value, value: Value, old: Option<Value>, want: &[&str]) {
     let schema = Schema::from_crd(Some(&json!({"type": "object", "properties": {"spec": properties}})));
     let object = json!({"apiVersion": "x/v1", "kind": "X", "metadata": {"name": "a"}, "spec": value});
     let old = old.map(|old| json!({"spec": old}));
-    let found: Vec<String> = validate(&object, old.as_ref(), &schema).iter().map(ToString::to_string).collect();
+    let found: Vec<String> =
+        validate(&object, old.as_ref(), &schema).iter().map(ToString::to_string).collect();
     assert_eq!(found, want, "{object}");
 }
 
@@ -15,9 +16,19 @@ fn check(properties: Value, value: Value, old: Option<Value>, want: &[&str]) {
 fn findings_read_as_upstream() {
     let number = json!({"type": "integer", "minimum": 1, "maximum": 5, "exclusiveMaximum": true});
     check(number.clone(), json!(3), None, &[]);
-    check(number.clone(), json!(0), None, &["spec: Invalid value: 0: spec in body should be greater than or equal to 1"]);
+    check(
+        number.clone(),
+        json!(0),
+        None,
+        &["spec: Invalid value: 0: spec in body should be greater than or equal to 1"],
+    );
     check(number.clone(), json!(5), None, &["spec: Invalid value: 5: spec in body should be less than 5"]);
-    check(number, json!("x"), None, &["spec: Invalid value: \"string\": spec in body must be of type integer: \"string\""]);
+    check(
+        number,
+        json!("x"),
+        None,
+        &["spec: Invalid value: \"string\": spec in body must be of type integer: \"string\""],
+    );
     let text = json!({"type": "string", "pattern": "^a+$", "minLength": 2, "enum": ["aa", "aaa", "b"]});
     check(text.clone(), json!("aa"), None, &[]);
     check(
@@ -29,7 +40,8 @@ fn findings_read_as_upstream() {
             "spec: Invalid value: \"b\": spec in body should match '^a+$'",
         ],
     );
-    let object = json!({"type": "object", "required": ["a"], "properties": {"a": {"type": "string", "enum": ["x"]}}});
+    let object =
+        json!({"type": "object", "required": ["a"], "properties": {"a": {"type": "string", "enum": ["x"]}}});
     check(object.clone(), json!({}), None, &["spec.a: Required value"]);
     check(object, json!({"a": "y"}), None, &["spec.a: Unsupported value: \"y\": supported values: \"x\""]);
     let list = json!({"type": "array", "maxItems": 3, "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["n"],
@@ -42,7 +54,9 @@ fn findings_read_as_upstream() {
         either,
         json!({}),
         None,
-        &["spec: Invalid value: {}: \"spec\" must validate one and only one schema (oneOf). Found none valid"],
+        &[
+            "spec: Invalid value: {}: \"spec\" must validate one and only one schema (oneOf). Found none valid",
+        ],
     );
 }
 
@@ -57,8 +71,18 @@ fn cel_rules_hold_or_say_why() {
     check(smaller, json!({"a": 3, "b": 2}), None, &["spec: Invalid value: \"object\": a must not exceed b"]);
     let has = rule("!has(self.a) || self.a > 0", "");
     check(has.clone(), json!({}), None, &[]);
-    check(has, json!({"a": 0}), None, &["spec: Invalid value: \"object\": failed rule: !has(self.a) || self.a > 0"]);
+    check(
+        has,
+        json!({"a": 0}),
+        None,
+        &["spec: Invalid value: \"object\": failed rule: !has(self.a) || self.a > 0"],
+    );
     let fixed = rule("self.a == oldSelf.a", "a is immutable");
     check(fixed.clone(), json!({"a": 1}), None, &[]);
-    check(fixed, json!({"a": 1}), Some(json!({"a": 2})), &["spec: Invalid value: \"object\": a is immutable"]);
+    check(
+        fixed,
+        json!({"a": 1}),
+        Some(json!({"a": 2})),
+        &["spec: Invalid value: \"object\": a is immutable"],
+    );
 }
