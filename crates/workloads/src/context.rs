@@ -1,8 +1,8 @@
 //! What every controller of the manager shares: the client, the caches, the recorder, and the writes that go through both.
 
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{
     Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service, ServiceAccount,
 };
@@ -38,6 +38,12 @@ pub struct Context {
     pub replica_sets: Cache<ReplicaSet>,
     /// Deployments.
     pub deployments: Cache<Deployment>,
+    /// DaemonSets.
+    pub daemon_sets: Cache<DaemonSet>,
+    /// StatefulSets.
+    pub stateful_sets: Cache<StatefulSet>,
+    /// CronJobs.
+    pub cron_jobs: Cache<CronJob>,
     /// Jobs.
     pub jobs: Cache<Job>,
     /// Services.
@@ -66,6 +72,9 @@ impl Context {
             accounts: Cache::default(),
             replica_sets: Cache::default(),
             deployments: Cache::default(),
+            daemon_sets: Cache::default(),
+            stateful_sets: Cache::default(),
+            cron_jobs: Cache::default(),
             jobs: Cache::default(),
             services: Cache::default(),
             slices: Cache::default(),

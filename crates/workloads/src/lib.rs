@@ -9,6 +9,8 @@ mod accounts;
 mod autoscalers;
 mod cache;
 mod context;
+mod cronjob;
+mod daemonset;
 mod deployment;
 mod endpoints;
 mod error;
@@ -21,6 +23,7 @@ mod objects;
 mod queue;
 mod replicaset;
 mod scheduler;
+mod statefulset;
 mod volumes;
 
 use std::fmt::Debug;
@@ -117,6 +120,24 @@ fn spawn_controllers(parts: &mut JoinSet<()>, config: &Config, context: &Arc<Con
         futures::join!(of.namespaces.wait_synced(), of.accounts.wait_synced());
         accounts.run().await;
     });
+    let daemons = daemonset::DaemonSets::new(context);
+    let of = context.clone();
+    parts.spawn(async move {
+        futures::join!(of.pods.wait_synced(), of.nodes.wait_synced(), of.daemon_sets.wait_synced());
+        daemons.run().await;
+    });
+    let crons = cronjob::CronJobs::new(context);
+    let of = context.clone();
+    parts.spawn(async move {
+        futures::join!(of.jobs.wait_synced(), of.cron_jobs.wait_synced());
+        crons.run().await;
+    });
+    let stateful = statefulset::StatefulSets::new(context);
+    let of = context.clone();
+    parts.spawn(async move {
+        futures::join!(of.pods.wait_synced(), of.claims.wait_synced(), of.stateful_sets.wait_synced());
+        stateful.run().await;
+    });
     spawn_more_controllers(parts, config, context);
 }
 
@@ -167,6 +188,9 @@ fn spawn_watches(parts: &mut JoinSet<()>, context: &Context) {
     follow(parts, context, &context.accounts);
     follow(parts, context, &context.replica_sets);
     follow(parts, context, &context.deployments);
+    follow(parts, context, &context.daemon_sets);
+    follow(parts, context, &context.stateful_sets);
+    follow(parts, context, &context.cron_jobs);
     follow(parts, context, &context.jobs);
     follow(parts, context, &context.services);
     follow(parts, context, &context.slices);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use common::{Cluster, wait_in};
 use futures::StreamExt;
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{
@@ -204,6 +204,37 @@ async fn a_claim_gets_a_folder_and_the_folder_goes_with_it() {
     let volumes: Api<PersistentVolume> = Api::all(cluster.client.clone());
     wait_in(volumes, &name, |volume| volume.is_none()).await;
     assert!(!folder.exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stateful_and_daemon_sets_have_their_pods() {
+    let cluster = Cluster::start().await;
+    let template = |app: &str| json!({"metadata": {"labels": {"app": app}}, "spec": {"containers": [{"name": "c", "image": "server"}]}});
+    let claims = json!([{"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": "1Mi"}}}}]);
+    cluster
+        .create::<StatefulSet>(json!({"metadata": {"name": "db"}, "spec": {"replicas": 2, "serviceName": "db",
+            "selector": {"matchLabels": {"app": "db"}}, "template": template("db"), "volumeClaimTemplates": claims}}))
+        .await;
+    cluster
+        .create::<DaemonSet>(json!({"metadata": {"name": "agent"}, "spec": {
+            "selector": {"matchLabels": {"app": "agent"}}, "template": template("agent")}}))
+        .await;
+    cluster
+        .wait::<StatefulSet>("default", "db", |set| {
+            set.status.as_ref().is_some_and(|status| status.available_replicas == Some(2))
+        })
+        .await;
+    let second = cluster.api::<Pod>().get("db-1").await.unwrap().spec.unwrap();
+    assert_eq!((second.hostname.as_deref(), second.subdomain.as_deref()), (Some("db-1"), Some("db")));
+    cluster.api::<PersistentVolumeClaim>().get("data-db-1").await.unwrap();
+    cluster
+        .wait::<DaemonSet>("default", "agent", |set| {
+            set.status.as_ref().is_some_and(|status| status.number_ready == 1)
+        })
+        .await;
+    cluster.api::<StatefulSet>().delete("db", &DeleteParams::background()).await.unwrap();
+    cluster.wait_gone::<Pod>("db-0").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,7 +7,7 @@
 
 pub mod decide;
 mod status;
-mod template;
+pub mod template;
 #[cfg(test)]
 mod tests;
 
