@@ -81,7 +81,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--slipway")
     parser.add_argument("--examples", default=os.path.join(os.environ.get("CARGO_TARGET_DIR", "target"), "release/examples"))
-    parser.add_argument("--kserve", help="a Python that has kserve and its sklearnserver")
+    parser.add_argument("--kserve", help="a Python that has kserve, scikit-learn and joblib")
     parser.add_argument("--connections", default="1,16")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2)
@@ -96,8 +96,7 @@ def main():
     subjects = [Subject("slipway", own + flags, server),
                 Subject("axum echo", [os.path.join(args.examples, "bench_echo")], server)]
     if args.kserve:
-        command = [args.kserve, "-m", "sklearnserver", "--model_name", "iris", "--model_dir", model,
-                   "--http_port", "18080", "--enable_grpc", "false"]
+        command = [args.kserve, os.path.join(HERE, "kserve_sklearn.py"), "iris", model, "18080"]
         subjects.append(Subject("kserve sklearnserver", command, server, 18080))
     load = os.path.join(args.examples, "bench_load")
     print("one iris row, 100 trees; %s, server and client on one CPU each; median of %d rounds of %g s" %
