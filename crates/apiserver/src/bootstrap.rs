@@ -3,50 +3,66 @@
 //! Run at every start and harmless when repeated. ServiceAccounts, `kube-root-ca.crt` and the like are made by the
 //! controllers, as upstream.
 
-use std::net::IpAddr;
-
 use serde_json::{Value, json};
+use store::{Change, Expect, Snapshot};
 
 use crate::authz::bootstrap as policy;
 use crate::error::Result;
 use crate::object;
 use crate::server::ApiServer;
-use crate::storage::{self, Write, WriteError};
+use crate::storage;
 
 /// Namespaces that every cluster has.
 const NAMESPACES: &[&str] = &["default", "kube-system", "kube-public", "kube-node-lease"];
 
-/// Stores what is not there yet.
+/// Stores what is not there yet, in one transaction: a start waits for one sync and not for forty.
 ///
 /// # Errors
 /// Failures of the store.
 pub async fn run(server: &ApiServer) -> Result<()> {
+    let snapshot = server.store.snapshot();
+    let mut changes = Vec::new();
     let configured = server.config.namespaces.iter().map(String::as_str);
     for name in NAMESPACES.iter().copied().chain(configured) {
-        storage::ensure(&server.store, &format!("/core/namespaces/{name}"), namespace(name)).await?;
+        changes.extend(missing(&snapshot, &format!("/core/namespaces/{name}"), namespace(name)));
     }
     for (plural, objects) in [("clusterroles", policy::roles()), ("clusterrolebindings", policy::bindings())]
     {
         for object in objects {
             let key = format!("/rbac.authorization.k8s.io/{plural}/{}", object::name(&object));
-            renew(server, &key, object).await?;
+            changes.extend(renewed(&snapshot, &key, object)?);
         }
     }
-    server.policy.invalidate();
     let port = i64::from(server.config.advertise.port());
     let address = server.config.service_range.at(1).to_string();
-    storage::ensure(&server.store, "/core/services/default/kubernetes", service(&address, port)).await?;
-    let IpAddr::V4(own) = server.config.advertise.ip() else { return Ok(()) };
-    let key = "/discovery.k8s.io/endpointslices/default/kubernetes";
-    renew(server, key, endpoint_slice(&own.to_string(), port)).await?;
-    renew(server, "/core/endpoints/default/kubernetes", endpoints(&own.to_string(), port)).await
+    let own = server.config.advertise.ip().to_string();
+    changes.extend(renewed(&snapshot, "/core/services/default/kubernetes", service(&address, port))?);
+    if server.config.advertise.is_ipv4() {
+        let key = "/discovery.k8s.io/endpointslices/default/kubernetes";
+        changes.extend(renewed(&snapshot, key, endpoint_slice(&own, port))?);
+        changes.extend(renewed(&snapshot, "/core/endpoints/default/kubernetes", endpoints(&own, port))?);
+    }
+    if !changes.is_empty() {
+        server.store.commit(changes).await?;
+    }
+    server.policy.invalidate();
+    Ok(())
 }
 
-/// Creates an object, or brings what this release says about it into the one that is there.
-async fn renew(server: &ApiServer, key: &str, wanted: Value) -> Result<()> {
-    let Some(record) = server.store.snapshot().get(key).cloned() else {
-        return storage::ensure(&server.store, key, wanted).await;
-    };
+/// The write of an object that is not there.
+fn missing(snapshot: &Snapshot, key: &str, mut wanted: Value) -> Option<Change> {
+    if snapshot.get(key).is_some() {
+        return None;
+    }
+    let meta = object::meta_mut(&mut wanted);
+    meta.insert("uid".into(), uuid::Uuid::new_v4().to_string().into());
+    meta.insert("creationTimestamp".into(), object::now().into());
+    Some(storage::put(key, &wanted, Expect::Absent))
+}
+
+/// The write of an object that is not there or differs from what this release says of it.
+fn renewed(snapshot: &Snapshot, key: &str, wanted: Value) -> Result<Option<Change>> {
+    let Some(record) = snapshot.get(key) else { return Ok(missing(snapshot, key, wanted)) };
     let mut current = storage::parse(&record.value)?;
     let before = current.clone();
     for (field, value) in wanted.as_object().into_iter().flatten() {
@@ -54,13 +70,7 @@ async fn renew(server: &ApiServer, key: &str, wanted: Value) -> Result<()> {
             current[field] = value.clone();
         }
     }
-    if current == before {
-        return Ok(());
-    }
-    match storage::write(&server.store, key, Write::Update(&current, record.modified)).await {
-        Ok(_) | Err(WriteError::Conflict | WriteError::NotFound) => Ok(()),
-        Err(WriteError::Other(error)) => Err(error),
-    }
+    Ok((current != before).then(|| storage::put(key, &current, Expect::Revision(record.modified))))
 }
 
 fn namespace(name: &str) -> Value {

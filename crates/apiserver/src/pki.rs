@@ -85,7 +85,7 @@ impl Pki {
     pub fn open(dir: &Path) -> Result<Self, Error> {
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
         made.map_err(|source| Error::File { doing: "make the folder", path: dir.into(), source })?;
-        let ca = keep(dir, "ca", || make_ca())?;
+        let ca = keep(dir, "ca", make_ca)?;
         let admin = keep(dir, "admin", || {
             leaf(&ca, "kubernetes-admin", &["system:masters"], Vec::new(), Use::Client)
         })?;

@@ -193,7 +193,8 @@ pub struct Accept {
 impl Accept {
     /// Plain JSON, compressed where the client takes that.
     pub fn plain(headers: &HeaderMap) -> Self {
-        let encodings = headers.get(http::header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or("");
+        let encodings =
+            headers.get(http::header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or("");
         let gzip = encodings.split(',').any(|one| one.trim().starts_with("gzip"));
         Self { gzip, ..Self::default() }
     }

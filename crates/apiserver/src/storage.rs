@@ -10,7 +10,7 @@ use serde_json::Value;
 use store::{Change, Durability, Expect, Record, Revision, Store};
 
 use crate::error::{ApiError, Result};
-use crate::object::{self, Rendered};
+use crate::object::Rendered;
 
 /// Why a write did not happen.
 #[derive(Debug)]
@@ -110,22 +110,4 @@ pub fn read(store: &Store, key: &str) -> Option<Value> {
 pub fn read_all(store: &Store, prefix: &str) -> Vec<Value> {
     let snapshot = store.snapshot();
     snapshot.range(prefix, None).filter_map(|record| parse(&record.value).ok()).collect()
-}
-
-/// Creates an object unless one is there already; for what must exist at start.
-///
-/// # Errors
-/// Failures of the store other than the object being there.
-pub async fn ensure(store: &Store, key: &str, mut wanted: Value) -> Result<()> {
-    if store.snapshot().get(key).is_some() {
-        return Ok(());
-    }
-    let meta = object::meta_mut(&mut wanted);
-    meta.insert("uid".into(), uuid::Uuid::new_v4().to_string().into());
-    meta.insert("creationTimestamp".into(), object::now().into());
-    match write(store, key, Write::Create(&wanted)).await {
-        Ok(_) | Err(WriteError::Conflict) => Ok(()),
-        Err(WriteError::Other(error)) => Err(error),
-        Err(WriteError::NotFound) => Err(ApiError::internal("a create met no record")),
-    }
 }

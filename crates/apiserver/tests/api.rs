@@ -1,5 +1,7 @@
 //! The server's rules, through its service in process.
 
+#![allow(clippy::unwrap_used, reason = "a test's failure is its panic")]
+
 mod common;
 
 use apiserver::UserInfo;

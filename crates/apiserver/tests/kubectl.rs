@@ -1,5 +1,7 @@
 //! The real kubectl against the server.
 
+#![allow(clippy::unwrap_used, reason = "a test's failure is its panic")]
+
 mod common;
 
 use common::{Cluster, has_kubectl};

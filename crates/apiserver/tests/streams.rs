@@ -1,5 +1,7 @@
 //! kubectl's logs, exec, attach and port-forward against a node made for the test.
 
+#![allow(clippy::unwrap_used, reason = "a test's failure is its panic")]
+
 mod common;
 
 use std::sync::Arc;

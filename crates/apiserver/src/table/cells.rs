@@ -25,19 +25,20 @@ pub fn of(resource: &Resource, object: &Value) -> Vec<Value> {
             event(&core)
         }
         ("", "Service" | "Endpoints") | ("discovery.k8s.io" | "networking.k8s.io", _) => {
-            network(resource, object)
+            super::network::cells(resource, object)
         }
         ("", "PersistentVolume" | "PersistentVolumeClaim") | ("storage.k8s.io", "StorageClass") => {
             storage(resource, object)
         }
         ("rbac.authorization.k8s.io", _) | ("apiextensions.k8s.io", _) => access(resource, object),
-        ("autoscaling", _) => autoscaler(object),
+        ("autoscaling", _) => super::autoscaler::cells(object),
         ("", "Node") => node(object),
         _ => simple(resource, object),
     }
 }
 
-fn count(object: &Value, pointer: &str) -> Value {
+/// An integer, 0 when absent.
+pub(super) fn count(object: &Value, pointer: &str) -> Value {
     int(object, pointer).unwrap_or(0).into()
 }
 
@@ -207,110 +208,6 @@ fn event(object: &Value) -> Vec<Value> {
     ]
 }
 
-fn network(resource: &Resource, object: &Value) -> Vec<Value> {
-    match resource.kind.as_str() {
-        "Service" => service(object),
-        "Endpoints" => {
-            let mut all = Vec::new();
-            for subset in items(object, "/subsets") {
-                for address in items(subset, "/addresses") {
-                    let ports = items(subset, "/ports").iter();
-                    all.extend(
-                        ports.map(|port| format!("{}:{}", text(address, "/ip"), count(port, "/port"))),
-                    );
-                }
-            }
-            vec![name(object), listed(&all, 3).into(), age(object)]
-        }
-        "EndpointSlice" => {
-            let ports: Vec<String> =
-                items(object, "/ports").iter().map(|port| count(port, "/port").to_string()).collect();
-            let addresses: Vec<String> = items(object, "/endpoints")
-                .iter()
-                .flat_map(|one| items(one, "/addresses"))
-                .filter_map(|one| one.as_str().map(Into::into))
-                .collect();
-            let ports = if ports.is_empty() { "<unset>".into() } else { listed(&ports, 3) };
-            let addresses = if addresses.is_empty() { "<unset>".into() } else { listed(&addresses, 3) };
-            vec![
-                name(object),
-                text(object, "/addressType").into(),
-                ports.into(),
-                addresses.into(),
-                age(object),
-            ]
-        }
-        "Ingress" => {
-            let rules = items(object, "/spec/rules").iter();
-            let hosts: Vec<String> =
-                rules.map(|one| text(one, "/host").to_owned()).filter(|one| !one.is_empty()).collect();
-            let hosts = if hosts.is_empty() { "*".into() } else { listed(&hosts, 3) };
-            let balancers = items(object, "/status/loadBalancer/ingress").iter();
-            let address: Vec<&str> = balancers.map(|one| text(one, "/ip")).collect();
-            let ports = if items(object, "/spec/tls").is_empty() { "80" } else { "80, 443" };
-            let class = format::or_none(text(object, "/spec/ingressClassName"));
-            vec![
-                name(object),
-                class.into(),
-                hosts.into(),
-                address.join(",").into(),
-                ports.into(),
-                age(object),
-            ]
-        }
-        "IngressClass" => {
-            vec![name(object), text(object, "/spec/controller").into(), "<none>".into(), age(object)]
-        }
-        "NetworkPolicy" => {
-            vec![name(object), format::selector(object.pointer("/spec/podSelector")).into(), age(object)]
-        }
-        _ => vec![name(object), age(object)],
-    }
-}
-
-fn listed(all: &[String], max: usize) -> String {
-    if all.is_empty() {
-        return "<none>".into();
-    }
-    let shown = all.iter().take(max).cloned().collect::<Vec<_>>().join(",");
-    if all.len() > max { format!("{shown} + {} more...", all.len() - max) } else { shown }
-}
-
-fn service(object: &Value) -> Vec<Value> {
-    let kind = text(object, "/spec/type");
-    let balancers: Vec<&str> = items(object, "/status/loadBalancer/ingress")
-        .iter()
-        .map(|one| if text(one, "/ip").is_empty() { text(one, "/hostname") } else { text(one, "/ip") })
-        .collect();
-    let own: Vec<&str> = items(object, "/spec/externalIPs").iter().filter_map(Value::as_str).collect();
-    let external = match kind {
-        "ExternalName" => text(object, "/spec/externalName").to_owned(),
-        "LoadBalancer" if balancers.is_empty() && own.is_empty() => "<pending>".into(),
-        "LoadBalancer" => balancers.into_iter().chain(own).collect::<Vec<_>>().join(","),
-        _ => format::or_none(&own.join(",")),
-    };
-    let ports: Vec<String> = items(object, "/spec/ports")
-        .iter()
-        .map(|port| {
-            let protocol = if text(port, "/protocol").is_empty() { "TCP" } else { text(port, "/protocol") };
-            let number = int(port, "/port").unwrap_or(0);
-            match int(port, "/nodePort").filter(|port| *port > 0) {
-                Some(node) => format!("{number}:{node}/{protocol}"),
-                None => format!("{number}/{protocol}"),
-            }
-        })
-        .collect();
-    vec![
-        name(object),
-        kind.into(),
-        format::or_none(text(object, "/spec/clusterIP")).into(),
-        external.into(),
-        format::or_none(&ports.join(",")).into(),
-        age(object),
-        format::labels(object.pointer("/spec/selector")).into(),
-    ]
-}
-
 fn modes(object: &Value, pointer: &str) -> String {
     let short = |mode: &str| match mode {
         "ReadWriteOnce" => "RWO",
@@ -401,75 +298,6 @@ fn access(resource: &Resource, object: &Value) -> Vec<Value> {
         subjects("Group"),
         subjects("ServiceAccount"),
     ]
-}
-
-/// Targets as `cpu: 40%/60%`, from either version.
-fn autoscaler(object: &Value) -> Vec<Value> {
-    let reference = format!(
-        "{}/{}",
-        text(object, "/spec/scaleTargetRef/kind"),
-        text(object, "/spec/scaleTargetRef/name")
-    );
-    let targets = if let Some(percent) = int(object, "/spec/targetCPUUtilizationPercentage") {
-        let now = int(object, "/status/currentCPUUtilizationPercentage");
-        format!("cpu: {}/{percent}%", now.map_or("<unknown>".into(), |now| format!("{now}%")))
-    } else {
-        let metrics = items(object, "/spec/metrics").iter().enumerate();
-        let all: Vec<String> = metrics.map(|(index, metric)| target(object, index, metric)).collect();
-        listed_targets(&all)
-    };
-    let minimum = int(object, "/spec/minReplicas").map_or("<unset>".into(), |count| count.to_string());
-    vec![
-        name(object),
-        reference.into(),
-        targets.into(),
-        minimum.into(),
-        count(object, "/spec/maxReplicas"),
-        count(object, "/status/currentReplicas"),
-        age(object),
-    ]
-}
-
-fn listed_targets(all: &[String]) -> String {
-    match all {
-        [] => "<none>".into(),
-        all if all.len() > 2 => format!("{} + {} more...", all[..2].join(", "), all.len() - 2),
-        all => all.join(", "),
-    }
-}
-
-fn target(object: &Value, index: usize, metric: &Value) -> String {
-    let section = match text(metric, "/type") {
-        "Resource" => "resource",
-        "ContainerResource" => "containerResource",
-        "Pods" => "pods",
-        "Object" => "object",
-        "External" => "external",
-        _ => return "<unknown type>".into(),
-    };
-    let current = items(object, "/status/currentMetrics").get(index);
-    let now = |field: &str| current.and_then(|one| one.pointer(&format!("/{section}/current/{field}")));
-    let wanted =
-        |field: &str| metric.pointer(&format!("/{section}/target/{field}")).filter(|one| !one.is_null());
-    let plain = |value: &Value| value.as_str().map_or_else(|| value.to_string(), Into::into);
-    let name = text(metric, &format!("/{section}/name"));
-    let prefix = if section.ends_with("esource") { format!("{name}: ") } else { String::new() };
-    if let Some(percent) = wanted("averageUtilization") {
-        let now = now("averageUtilization").map_or("<unknown>".into(), |now| format!("{}%", plain(now)));
-        return format!("{prefix}{now}/{}%", plain(percent));
-    }
-    for (field, suffix) in
-        [("averageValue", if section == "external" { " (avg)" } else { "" }), ("value", "")]
-    {
-        if let Some(value) = wanted(field) {
-            return format!(
-                "{prefix}{}/{}{suffix}",
-                now(field).map_or("<unknown>".into(), plain),
-                plain(value)
-            );
-        }
-    }
-    format!("{prefix}<unknown>/<auto>")
 }
 
 fn node(object: &Value) -> Vec<Value> {

@@ -2,10 +2,12 @@
 //!
 //! Columns and their texts are upstream's (`pkg/printers/internalversion`); custom kinds bring theirs as JSONPath.
 
+mod autoscaler;
 mod cells;
 mod columns;
 mod format;
 mod jsonpath;
+mod network;
 mod pods;
 
 use serde_json::{Map, Value, json};
