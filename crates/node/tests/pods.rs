@@ -37,6 +37,12 @@ async fn a_pod_runs_to_its_end_and_tells_how() {
         cluster.log("good", Options::default()).await.lines().map(str::to_owned).collect();
     lines.sort_unstable();
     assert_eq!(lines, ["err", "out"]);
+    for index in 0..5 {
+        let begun = Instant::now();
+        cluster.run(&format!("true-{index}"), "true", json!({})).await;
+        cluster.wait_phase(&format!("true-{index}"), "Succeeded").await;
+        eprintln!("create to Succeeded: {:?}", begun.elapsed());
+    }
     cluster.run("bad", "exit 3", json!({})).await;
     let pod = cluster.wait_phase("bad", "Failed").await;
     assert_eq!(state(&pod).terminated.unwrap().exit_code, 3);

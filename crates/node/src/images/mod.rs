@@ -13,6 +13,7 @@ pub mod python;
 pub mod stand_in;
 pub mod store;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use pod_protocol::shim::{Entry, Root};
@@ -138,13 +139,16 @@ pub struct Images {
     config: Config,
     pod_binary: PathBuf,
     python: tokio::sync::OnceCell<Option<python::Python>>,
+    /// Interpreters of entries' own folders, by folder: asking one takes an interpreter's start.
+    pythons: tokio::sync::Mutex<BTreeMap<PathBuf, Option<python::Python>>>,
 }
 
 impl Images {
     /// Images by this configuration; entries are read from `DATA/images/images.json` at each use.
     pub fn new(data_dir: &Path, config: Config, pod_binary: PathBuf) -> Self {
         let python = tokio::sync::OnceCell::new();
-        Self { data_dir: data_dir.to_path_buf(), config, pod_binary, python }
+        let pythons = tokio::sync::Mutex::default();
+        Self { data_dir: data_dir.to_path_buf(), config, pod_binary, python, pythons }
     }
 
     /// Finds the host's Python ahead of its first use; the search runs an interpreter.
@@ -170,7 +174,8 @@ impl Images {
         if self.config.strict {
             return Err(Error::Strict { image: full });
         }
-        Ok(self.stand_in(&full).await)
+        let with_python = name::matches("python*", &full);
+        Ok(self.stand_in(&full, with_python).await)
     }
 
     fn builtin(&self, full: &str) -> Option<Image> {
@@ -193,20 +198,21 @@ impl Images {
         })
     }
 
-    async fn stand_in(&self, full: &str) -> Image {
+    /// Python is part of it only where the name promises one: finding it takes an interpreter's start.
+    async fn stand_in(&self, full: &str, with_python: bool) -> Image {
         let mut entries = stand_in::system(stand_in::Local::Shown);
         let mut path = PATH.to_owned();
         let mut what = "the host's system folders, read-only".to_owned();
-        if let Some(python) = self.python().await {
+        let python = if with_python { self.python().await } else { None };
+        if let Some(python) = python {
             entries.extend(python.entries());
             path = format!("{}:{path}", python.path());
             what = format!("{what}, with its Python {} of {}", python.version, python.prefix.display());
         }
-        let runs_python = name::matches("python:*", full);
         Image {
             root: Root { lower: None, entries },
             env: vec![("PATH".into(), path)],
-            args: vec![if runs_python { "python3".into() } else { "sh".into() }],
+            args: vec![if name::matches("python:*", full) { "python3".into() } else { "sh".into() }],
             id: format!("slipway.dev/stand-in/{full}"),
             stand_in: Some(what),
             ..Image::default()
@@ -217,7 +223,7 @@ impl Images {
         let broken = |reason: String| Error::Broken { image: full.to_owned(), reason };
         let mut image = match &entry.from {
             From::Host if self.config.strict => return Err(Error::Strict { image: full.to_owned() }),
-            From::Host => self.stand_in(full).await,
+            From::Host => self.stand_in(full, true).await,
             From::Folder(folder) if folder.is_dir() => Image {
                 root: Root { lower: Some(folder.to_string_lossy().into_owned()), entries: Vec::new() },
                 env: vec![("PATH".into(), PATH.into())],
@@ -236,6 +242,9 @@ impl Images {
         for (key, value) in &entry.env {
             set(&mut image.env, key, value);
         }
+        if entry.from == From::Host {
+            self.show_folders(&mut image, &entry.path_prepend).await.map_err(broken)?;
+        }
         if !entry.path_prepend.is_empty() {
             let before = image.env.iter().find(|(key, _)| key == "PATH").map_or(PATH, |(_, value)| value);
             let path = format!("{}:{before}", entry.path_prepend.join(":"));
@@ -247,6 +256,38 @@ impl Images {
             (image.entrypoint, image.args) = (entrypoint, Vec::new());
         }
         Ok(image)
+    }
+
+    /// Binds the folders in front of `PATH`: a Python's with all that it needs, others as they are.
+    async fn show_folders(&self, image: &mut Image, folders: &[String]) -> Result<(), String> {
+        for folder in folders.iter().map(PathBuf::from) {
+            if !folder.is_dir() {
+                return Err(format!("--path-prepend: {} is no folder", folder.display()));
+            }
+            match self.python_in(&folder).await {
+                Some(python) => image.root.entries.extend(python.entries()),
+                None => {
+                    let path = python::shown(&folder, &self.data_dir)
+                        .ok_or_else(|| format!("--path-prepend: {} holds private folders", folder.display()))?;
+                    image.root.entries.push(Entry::Bind { source: path.clone(), target: path });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn python_in(&self, folder: &Path) -> Option<python::Python> {
+        let interpreter = folder.join("python3");
+        if !interpreter.is_file() {
+            return None;
+        }
+        let mut known = self.pythons.lock().await;
+        if let Some(python) = known.get(folder) {
+            return python.clone();
+        }
+        let python = python::find(Some(interpreter), &self.data_dir).await;
+        known.insert(folder.to_path_buf(), python.clone());
+        python
     }
 
     async fn python(&self) -> Option<&python::Python> {

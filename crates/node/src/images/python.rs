@@ -63,6 +63,13 @@ pub async fn find(configured: Option<PathBuf>, data_dir: &Path) -> Option<Python
     None
 }
 
+/// The folder's path, when it may be bound into a container.
+pub fn shown(folder: &Path, data_dir: &Path) -> Option<String> {
+    let home = std::env::var_os("HOME").map(PathBuf::from);
+    let private: Vec<&Path> = home.iter().map(PathBuf::as_path).chain([data_dir]).collect();
+    may_be_shown(folder, &private).then(|| folder.to_string_lossy().into_owned())
+}
+
 /// A folder that is, or contains, a private one must not be bound into a container.
 fn may_be_shown(folder: &Path, private: &[&Path]) -> bool {
     folder.is_absolute() && folder != Path::new("/") && !private.iter().any(|path| path.starts_with(folder))

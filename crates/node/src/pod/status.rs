@@ -1,5 +1,7 @@
 //! `status` of a pod, as the kubelet writes it: pure, from what is known of its containers.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
@@ -20,6 +22,8 @@ const OWN: [&str; 5] =
 pub struct Inputs<'a> {
     /// The pod as last seen.
     pub pod: &'a Pod,
+    /// The status told last.
+    pub before: Option<Arc<PodStatus>>,
     /// What is known.
     pub seen: Seen<'a>,
     /// Its address, once it has one.
@@ -51,7 +55,7 @@ pub fn build(inputs: &Inputs<'_>) -> PodStatus {
             .collect()
     };
     let phase = phase(inputs);
-    let before = inputs.pod.status.clone().unwrap_or_default();
+    let qos_class = inputs.pod.status.as_ref().and_then(|status| status.qos_class.clone());
     let ip = inputs.pod_ip.clone();
     PodStatus {
         phase: Some(phase.into()),
@@ -65,7 +69,7 @@ pub fn build(inputs: &Inputs<'_>) -> PodStatus {
         pod_ips: ip.clone().map(|ip| vec![PodIP { ip }]),
         pod_ip: ip,
         start_time: Some(Time(inputs.start_time)),
-        qos_class: before.qos_class,
+        qos_class,
         ..PodStatus::default()
     }
 }
@@ -196,7 +200,10 @@ fn waiting(inputs: &Inputs<'_>, container: &Container) -> ContainerStateWaiting 
 }
 
 fn conditions(inputs: &Inputs<'_>, phase: &str) -> Vec<PodCondition> {
-    let before = inputs.pod.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
+    let conditions_of =
+        |status: Option<&PodStatus>| status.and_then(|status| status.conditions.clone()).unwrap_or_default();
+    let before = conditions_of(inputs.before.as_deref());
+    let others = conditions_of(inputs.pod.status.as_ref());
     let containers = inputs.seen.containers;
     let main = containers.iter().filter(|container| container.role != Role::Init);
     let unready: Vec<&str> = main
@@ -230,7 +237,7 @@ fn conditions(inputs: &Inputs<'_>, phase: &str) -> Vec<PodCondition> {
         "ContainersNotInitialized",
         Some(format!("containers with incomplete status: [{}]", uninitialized.join(" "))),
     );
-    let gates_open = gates_open(inputs.pod, &before);
+    let gates_open = gates_open(inputs.pod, &others);
     let gates_because =
         ("ReadinessGatesNotReady", Some("the status of pod readiness gate is not \"True\"".to_owned()));
     let ready_because = if ready { gates_because } else { unready_because.clone() };
@@ -248,7 +255,7 @@ fn conditions(inputs: &Inputs<'_>, phase: &str) -> Vec<PodCondition> {
         let since = same.and_then(|old| old.last_transition_time.clone());
         condition.last_transition_time = Some(since.unwrap_or_else(|| now.clone()));
     }
-    conditions.extend(before.into_iter().filter(|old| !OWN.contains(&old.type_.as_str())));
+    conditions.extend(others.into_iter().filter(|old| !OWN.contains(&old.type_.as_str())));
     conditions
 }
 
@@ -290,6 +297,7 @@ mod tests {
         let seen = Seen { now, restart_policy: policy, containers, ending: false };
         let status = build(&Inputs {
             pod: &pod,
+            before: None,
             seen,
             pod_ip: Some("10.0.0.2".into()),
             host_ip: "10.0.0.1".into(),

@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 use super::decide::{self, Container, Phase, RestartPolicy, Role, Seen, Step, Waiting, decide};
 use super::prepare::{self, Failure, Prepared, Surroundings};
 use super::probe::{self, Finding, Kind, Report, Target};
+use super::report::Reporter;
 use super::status;
 use crate::Context;
 use crate::cgroups;
@@ -96,7 +97,7 @@ struct Worker {
     events: Option<Events>,
     probes: BTreeMap<String, Vec<JoinHandle<()>>>,
     start_time: Timestamp,
-    written: Option<PodStatus>,
+    reporter: Reporter,
     /// What stood in for which container's image.
     stand_ins: BTreeMap<String, String>,
     /// The object is gone from the API.
@@ -112,6 +113,9 @@ impl Worker {
         let uid = pod.metadata.uid.clone().unwrap_or_default();
         let folder = PodFolder::new(&context.config.data_dir, &uid);
         let before = pod.status.as_ref().and_then(|status| status.start_time.as_ref()).map(|time| time.0);
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
+        let api = Api::namespaced(context.config.client.clone(), namespace);
+        let reporter = Reporter::start(api, pod.metadata.name.clone().unwrap_or_default(), uid.clone());
         Self {
             containers: containers_of(&pod),
             start_time: before.unwrap_or_else(Timestamp::now),
@@ -127,7 +131,7 @@ impl Worker {
             shim: None,
             events: None,
             probes: BTreeMap::new(),
-            written: None,
+            reporter,
             stand_ins: BTreeMap::new(),
             gone: false,
             over_deadline: false,
@@ -250,7 +254,7 @@ impl Worker {
             }
         }
         if !self.gone {
-            self.write_status().await;
+            self.report_status();
         }
         if self.finished && (self.gone || self.pod.metadata.deletion_timestamp.is_some()) {
             self.remove().await;
@@ -686,6 +690,7 @@ impl Worker {
     /// Removes the folder and, when it is to be deleted, the object.
     async fn remove(&mut self) {
         if !self.gone {
+            self.reporter.flush().await;
             let preconditions = Preconditions { uid: Some(self.uid.clone()), resource_version: None };
             let params = DeleteParams {
                 preconditions: Some(preconditions),
@@ -719,7 +724,7 @@ impl Worker {
         }
     }
 
-    async fn write_status(&mut self) {
+    fn report_status(&self) {
         let ended = self
             .over_deadline
             .then_some(("DeadlineExceeded", "Pod was active on the node longer than the specified deadline"));
@@ -731,6 +736,7 @@ impl Worker {
         };
         let mut built = status::build(&status::Inputs {
             pod: &self.pod,
+            before: self.reporter.last().or_else(|| self.pod.status.clone().map(Arc::new)),
             seen,
             pod_ip: self.address.as_ref().map(|address| address.ip.to_string()),
             host_ip: self.context.config.network.host_ip().to_string(),
@@ -739,29 +745,8 @@ impl Worker {
             finished: self.finished,
         });
         built.qos_class.get_or_insert_with(|| cgroups::qos_class(&self.pod).to_owned());
-        if self.written.as_ref().is_some_and(|written| is_same(written, &built)) {
-            return;
-        }
-        let patch = Patch::Merge(json!({"metadata": {"uid": self.uid}, "status": built}));
-        match self.api().patch_status(&self.name(), &PatchParams::default(), &patch).await {
-            Ok(pod) => {
-                if pod.metadata.uid.as_deref() == Some(&self.uid) {
-                    self.pod = Arc::new(pod);
-                }
-                self.written = Some(built);
-            }
-            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => {
-                // Gone, or another pod of that name: the watch will say so.
-                self.written = Some(built);
-            }
-            Err(error) => {
-                tracing::warn!(pod = %self.uid, %error, "the status was not written; trying again");
-                let (inbox, pod) = (self.inbox.clone(), self.pod.clone());
-                tokio::spawn(async move {
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                    let _ = inbox.try_send(Message::Pod(pod));
-                });
-            }
+        if !self.reporter.last().is_some_and(|last| is_same(&last, &built)) {
+            self.reporter.report(built);
         }
     }
 
