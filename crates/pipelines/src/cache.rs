@@ -60,18 +60,27 @@ pub async fn lookup(pipelines: &Pipelines, key: &Key) -> Result<Option<Entry>> {
 }
 
 /// Remembers a step that succeeded; it replaces an older entry.
+///
+/// Of the URIs only those are kept that exist now: an output may have metadata and no bytes (KFP's metrics), and that step
+/// is as good a hit as any.
 pub async fn record(pipelines: &Pipelines, key: &Key, entry: &Entry) -> Result<()> {
     let sql = "INSERT INTO kfp_cache (namespace, pipeline, fingerprint, run_id, node_id, created_at, outputs, \
                artifact_uris) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (namespace, pipeline, fingerprint) \
                DO UPDATE SET run_id = excluded.run_id, node_id = excluded.node_id, created_at = excluded.created_at, \
                outputs = excluded.outputs, artifact_uris = excluded.artifact_uris";
+    let mut uris = Vec::new();
+    for uri in &entry.artifact_uris {
+        if exists(pipelines, uri).await? {
+            uris.push(uri.clone());
+        }
+    }
     let mut all: Vec<Bind> = binds(key).to_vec();
     all.extend([
         entry.run_id.as_str().into(),
         entry.node_id.as_str().into(),
         wire::now().into(),
         entry.outputs.to_string().into(),
-        Value::from(entry.artifact_uris.clone()).to_string().into(),
+        Value::from(uris).to_string().into(),
     ]);
     pipelines.face.db.write(sql, &all, "write to the step cache").await.map(|_| ())
 }

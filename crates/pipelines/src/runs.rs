@@ -342,10 +342,8 @@ pub(crate) async fn delete(State(face): App, Path(id): Path<String>) -> Result<J
         DeleteParams::background().preconditions(kube::api::Preconditions { uid, resource_version: None });
     match api.delete(&text("workflow")?, &params).await {
         Ok(_) => {}
-        // Gone, or another one of that name.
-        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {
-            rows::purge(&face.db, &text("workflow_uid")?).await?;
-        }
+        // Gone, or another one of that name. The row stays hidden: events from before may still be on their way.
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
         Err(error) => {
             rows::unhide(&face.db, &id).await?;
             return Err(error).doing("delete the run's Workflow");

@@ -50,11 +50,13 @@ struct Cluster {
     events: broadcast::Sender<Value>,
     /// Whether a created Workflow succeeds at once.
     finish: bool,
+    /// Whether deletions are not told: the test does.
+    hold: Arc<std::sync::atomic::AtomicBool>,
 }
 
 impl Cluster {
     fn new(finish: bool) -> Self {
-        Self { objects: Arc::default(), events: broadcast::channel(64).0, finish }
+        Self { objects: Arc::default(), events: broadcast::channel(64).0, finish, hold: Arc::default() }
     }
 
     fn client(&self) -> kube::Client {
@@ -130,7 +132,9 @@ async fn remove(
 ) -> axum::response::Response {
     match cluster.objects.lock().unwrap().remove(&name) {
         Some(object) => {
-            let _ = cluster.events.send(json!({"type": "DELETED", "object": object}));
+            if !cluster.hold.load(std::sync::atomic::Ordering::SeqCst) {
+                let _ = cluster.events.send(json!({"type": "DELETED", "object": object}));
+            }
             axum::Json(object).into_response()
         }
         None => status(StatusCode::NOT_FOUND),
@@ -317,6 +321,28 @@ async fn the_watch_saves_states_and_a_deleted_workflow_is_a_failed_run() {
     listed("FAILED").await;
     let (_, run) = world.api("GET", &format!("/runs/{id}"), None).await;
     assert!(run["error"]["message"].as_str().unwrap().contains("was deleted"));
+
+    // A deleted run is not brought back by what its Workflow still says.
+    let body = json!({"display_name": "second", "pipeline_spec": spec()});
+    let (_, second) = world.api("POST", "/runs", Some(body.clone())).await;
+    let (_, workflow) = world.cluster.only();
+    let path = format!("/runs/{}", second["run_id"].as_str().unwrap());
+    // As with a finalizer: the object goes through changes before it is gone.
+    world.cluster.hold.store(true, std::sync::atomic::Ordering::SeqCst);
+    assert_eq!(world.api("DELETE", &path, None).await.0, 200);
+    for event in ["MODIFIED", "DELETED"] {
+        world.cluster.events.send(json!({"type": event, "object": workflow})).unwrap();
+    }
+    let (_, third) = world.api("POST", "/runs", Some(body)).await;
+    let (name, _) = world.cluster.only();
+    world.cluster.set_status(&name, json!({"phase": "Running"}));
+    let path_of_third = format!("/runs/{}", third["run_id"].as_str().unwrap());
+    while world.api("GET", "/runs?sort_by=created_at%20desc", None).await.1["runs"][0]["state"] != "RUNNING" {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(world.api("GET", &path_of_third, None).await.0, 200);
+    assert_eq!(world.api("GET", &path, None).await.0, 404);
+    assert_eq!(world.api("GET", "/runs", None).await.1["total_size"], 2);
     assert!(saved.recv().await.is_ok());
     follower.abort();
 }
@@ -456,8 +482,10 @@ async fn a_cache_hit_needs_its_artifacts() {
         outputs: json!({"a": 1}),
         artifact_uris: vec!["minio://mlpipeline/default/x".into()],
     };
-    cache::record(&world.pipelines, &key, &entry).await.unwrap();
-    cache::record(&world.pipelines, &key, &entry).await.unwrap();
+    let mut recorded = entry.clone();
+    recorded.artifact_uris.push("minio://mlpipeline/default/metrics-without-bytes".into());
+    cache::record(&world.pipelines, &key, &recorded).await.unwrap();
+    cache::record(&world.pipelines, &key, &recorded).await.unwrap();
     assert_eq!(cache::lookup(&world.pipelines, &key).await.unwrap(), Some(entry));
     world.artifacts.delete(&object).await.unwrap();
     assert_eq!(cache::lookup(&world.pipelines, &key).await.unwrap(), None);
