@@ -156,12 +156,39 @@ fn facts(pod: &Pod) -> PodFacts {
     else {
         return PodFacts::default();
     };
-    let said = pod.metadata.annotations.as_ref().and_then(|all| all.get(STAND_IN_ANNOTATION).cloned());
-    // The node names a stand-in in the id of the image that runs.
+    // The annotation holds `{container: what stands in}`.
+    let annotation = pod.metadata.annotations.as_ref().and_then(|all| all.get(STAND_IN_ANNOTATION));
+    let by_container = annotation.and_then(|text| serde_json::from_str::<HashMap<String, String>>(text).ok());
+    let said = by_container.and_then(|mut all| all.remove(&main.name));
+    // Without it, the id of the image that runs tells that it is a stand-in.
     let statuses =
         pod.status.as_ref().and_then(|status| status.container_statuses.as_deref()).unwrap_or_default();
     let running =
         statuses.iter().find(|status| status.name == main.name).map(|status| status.image_id.as_str());
     let by_id = running.filter(|id| id.starts_with(STAND_IN_ID_PREFIX)).map(str::to_owned);
     PodFacts { image: main.image.clone().unwrap_or_default(), stand_in: said.or(by_id).unwrap_or_default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_stand_in_is_read_from_the_annotation_or_the_image_id() {
+        let pod = |annotations: serde_json::Value, id: &str| -> Pod {
+            serde_json::from_value(json!({
+                "metadata": {"name": "p", "annotations": annotations},
+                "spec": {"containers": [{"name": "side", "image": "s"}, {"name": "main", "image": "python:3.9-slim"}]},
+                "status": {"containerStatuses": [{"name": "main", "image": "", "imageID": id, "ready": true, "restartCount": 0}]},
+            }))
+            .unwrap()
+        };
+        let said = pod(json!({STAND_IN_ANNOTATION: r#"{"main": "the host's Python", "side": "x"}"#}), "");
+        let expected = PodFacts { image: "python:3.9-slim".into(), stand_in: "the host's Python".into() };
+        assert_eq!(facts(&said), expected);
+        let by_id = pod(json!({}), "slipway.dev/stand-in/python:3.9-slim");
+        assert_eq!(facts(&by_id).stand_in, "slipway.dev/stand-in/python:3.9-slim");
+        assert_eq!(facts(&pod(json!({}), "sha256:1")).stand_in, "");
+    }
 }
