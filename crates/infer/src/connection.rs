@@ -41,7 +41,6 @@ pub(crate) struct Shared {
     pub(crate) model: Model,
     pub(crate) metrics: Vec<Arc<Metrics>>,
     pub(crate) body_bytes_max: usize,
-    pub(crate) stop: CancellationToken,
 }
 
 enum Body {
@@ -77,10 +76,16 @@ struct Connection {
     timer: Pin<Box<Sleep>>,
     shared: Arc<Shared>,
     metrics: Arc<Metrics>,
+    stop: CancellationToken,
 }
 
 /// Serves a connection until it ends.
-pub(crate) async fn serve(stream: TcpStream, shared: Arc<Shared>, metrics: Arc<Metrics>) {
+pub(crate) async fn serve(
+    stream: TcpStream,
+    shared: Arc<Shared>,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+) {
     let _ = stream.set_nodelay(true);
     let mut connection = Connection {
         stream,
@@ -93,6 +98,7 @@ pub(crate) async fn serve(stream: TcpStream, shared: Arc<Shared>, metrics: Arc<M
         timer: Box::pin(tokio::time::sleep(IDLE_MAX)),
         shared,
         metrics,
+        stop,
     };
     if let Err(End::Refused(status, why)) = connection.messages().await {
         connection.scratch.answer.clear();
@@ -134,7 +140,7 @@ impl Connection {
             self.start = 0;
             self.end = 0;
             self.give_back();
-            let stop = self.shared.stop.clone();
+            let stop = self.stop.clone();
             tokio::select! {
                 biased;
                 read = self.read(IDLE_MAX) => read,
@@ -190,7 +196,7 @@ impl Connection {
             return Err(End::Refused(415, "compressed bodies are not read here"));
         }
         let body = self.body(head).await?;
-        let keep = head.keep_alive && !self.shared.stop.is_cancelled();
+        let keep = head.keep_alive && !self.stop.is_cancelled();
         let (status, kind) = match routed {
             Route::Answered(status) => (status, JSON),
             Route::Metrics => {

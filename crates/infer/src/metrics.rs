@@ -60,10 +60,13 @@ impl Metrics {
     }
 }
 
+/// Picks one of a worker's histograms.
+type Of = fn(&Metrics) -> &Histogram;
+
 /// Prometheus text of all workers' counts.
 pub(crate) fn render(all: &[Arc<Metrics>], model: &str) -> String {
     let mut text = String::new();
-    let histograms: [(&str, fn(&Metrics) -> &Histogram); 3] = [
+    let histograms: [(&str, Of); 3] = [
         ("preprocess", |metrics| &metrics.preprocess),
         ("predict", |metrics| &metrics.predict),
         ("postprocess", |metrics| &metrics.postprocess),

@@ -50,12 +50,8 @@ impl Server {
         let workers = config.workers.unwrap_or(cpus).clamp(1, 512);
         let metrics: Vec<Arc<Metrics>> = (0..workers).map(|_| Arc::default()).collect();
         let stop = CancellationToken::new();
-        let shared = Arc::new(Shared {
-            model,
-            metrics: metrics.clone(),
-            body_bytes_max: config.body_bytes_max,
-            stop: stop.clone(),
-        });
+        let shared =
+            Arc::new(Shared { model, metrics: metrics.clone(), body_bytes_max: config.body_bytes_max });
         let mut listener = Some(listener);
         let mut receivers = Vec::new();
         let mut senders = Vec::new();
@@ -72,7 +68,8 @@ impl Server {
                 .build()
                 .map_err(Error::Worker)?;
             let accepts = listener.take().map(|listener| (listener, senders.clone()));
-            let (shared, stop) = (shared.clone(), stop.clone());
+            // A token of its own: idle connections register on it, and workers must not meet on one lock.
+            let (shared, stop) = (shared.clone(), stop.child_token());
             let body = move || runtime.block_on(worker(receiver, accepts, shared, metrics, stop));
             let thread = std::thread::Builder::new()
                 .name(format!("serve-{index}"))
@@ -144,9 +141,9 @@ async fn worker(
             continue;
         };
         let open = Open(metrics.clone());
-        let (shared, metrics) = (shared.clone(), metrics.clone());
+        let (shared, metrics, stop) = (shared.clone(), metrics.clone(), stop.clone());
         tasks.spawn(async move {
-            serve(stream, shared, metrics).await;
+            serve(stream, shared, metrics, stop).await;
             drop(open);
         });
     }

@@ -138,7 +138,8 @@ mod tests {
         let mlmodel = "flavors:\n  python_function: {model_path: model.skops}\n  sklearn: {pickled_model: model.skops}\n";
         let escape = "flavors:\n  sklearn: {pickled_model: ../secret.pkl}\n";
         let xgboost = "flavors:\n  xgboost: {data: model.ubj}\n";
-        let cases: [(&str, &[(&str, &str)], Result<&str, &str>); 7] = [
+        type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], Result<&'a str, &'a str>);
+        let cases: [Case<'_>; 7] = [
             ("one", &[("model.pkl", ""), ("README.md", "")], Ok("model.pkl")),
             ("none", &[("README.md", "")], Err("no model file")),
             ("two", &[("a.pkl", ""), ("b.joblib", "")], Err("more than one")),

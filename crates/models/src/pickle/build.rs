@@ -45,7 +45,7 @@ impl Machine<'_> {
             Maker::Dtype => self.dtype(&args)?,
             Maker::EmptyArray => empty_array(),
             Maker::Scalar => self.scalar(&args)?,
-            Maker::FromBuffer => self.from_buffer(&args)?,
+            Maker::FromBuffer => self.over_buffer(&args)?,
             Maker::NumpyValue | Maker::Plain => return self.plain(&global, &args),
             // A factory (`defaultdict(list)`) is never called here, so it is dropped.
             Maker::Dict => Node::Dict(self.entries(&args)?),
@@ -165,7 +165,7 @@ impl Machine<'_> {
         self.array(dtype, Vec::new(), false, elements)
     }
 
-    fn from_buffer(&self, args: &[Id]) -> Result<Node> {
+    fn over_buffer(&self, args: &[Id]) -> Result<Node> {
         let [buffer, dtype, shape, order, ..] = args else {
             return Err(self.malformed("a buffer without a shape"));
         };

@@ -196,9 +196,12 @@ impl Classify for Committee {
     }
 }
 
+/// A regressor among others, the columns it sees (all if `None`), and its weight.
+type Numeric = (Box<dyn Regress>, Option<Vec<usize>>, f64);
+
 /// Regressors whose answers are averaged, or of which the weighted median is taken.
 struct Average {
-    members: Vec<(Box<dyn Regress>, Option<Vec<usize>>, f64)>,
+    members: Vec<Numeric>,
     targets: usize,
     is_median: bool,
 }

@@ -11,6 +11,7 @@
 
 mod attrs;
 mod bayes;
+mod beside;
 mod boost;
 mod cluster;
 mod columns;
@@ -278,8 +279,8 @@ fn dispatch(attrs: &Attrs<'_>, depth: usize) -> Result<Read> {
         "PolynomialFeatures" => columns::polynomial(attrs),
         "OneHotEncoder" => columns::one_hot(attrs),
         "OrdinalEncoder" => columns::ordinal(attrs),
-        "FeatureUnion" => columns::union(attrs, depth),
-        "ColumnTransformer" => columns::transformer(attrs, depth),
+        "FeatureUnion" => beside::union(attrs, depth),
+        "ColumnTransformer" => beside::transformer(attrs, depth),
         "Pipeline" => pipeline::read(attrs, depth),
         "Tree" => Err(LoadError::unsupported(format!("{} alone, without its estimator", attrs.class))),
         _ => Err(LoadError::unsupported(format!("{} is not evaluated natively", attrs.class))),
