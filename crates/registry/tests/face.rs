@@ -1,5 +1,7 @@
 //! Laws of the MLflow face, each on SQLite and on PostgreSQL.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+
 mod common;
 
 use axum::body::Body;

@@ -1,5 +1,7 @@
 //! Lineage: what Workflows did becomes rows, by hand and by the recorder in a cluster.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+
 mod common;
 
 use std::collections::HashMap;

@@ -1,5 +1,7 @@
 //! The controller in an embedded cluster, as its own ServiceAccount; the test plays Deployment controller and node.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+
 use std::sync::Arc;
 
 use api::serving::InferenceService;

@@ -53,7 +53,8 @@ pub fn claim(uri: &str) -> Option<(&str, &str)> {
 }
 
 fn is_inside(rest: &str) -> bool {
-    let authority = rest.strip_prefix("//").unwrap_or_default().split(['/', '?', '#']).next().unwrap_or_default();
+    let authority =
+        rest.strip_prefix("//").unwrap_or_default().split(['/', '?', '#']).next().unwrap_or_default();
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
     let host = match host.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or_default(),
