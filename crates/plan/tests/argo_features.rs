@@ -1,5 +1,7 @@
 //! Argo's features one by one, each as a small workflow whose pods are pretended.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

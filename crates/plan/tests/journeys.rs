@@ -1,6 +1,8 @@
 //! Whole workflows through the engine with pods that are only pretended: the seed's files, groups,
 //! loops, retries, hooks, and a crash after every event.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -457,4 +459,38 @@ fn wide_workflows_cost_little_per_node() {
     assert_eq!(world.run(), Phase::Succeeded);
     let per_node = begin.elapsed() / 2000;
     assert!(per_node < std::time::Duration::from_millis(1), "{per_node:?} a node");
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { cases: 48, ..Default::default() })]
+
+    /// Any dag, any failures: it ends, a crash anywhere changes nothing, and no attempt runs twice.
+    #[test]
+    fn any_dag_survives_any_crash(
+        needs in proptest::collection::vec(proptest::collection::vec(0usize..12, 0..3), 1..12),
+        failing in proptest::collection::btree_set(0usize..12, 0..4),
+        retries in 0usize..3,
+        at_once in 0u32..3,
+    ) {
+        let tasks: Vec<Value> = needs.iter().enumerate().map(|(at, before)| {
+            let before: std::collections::BTreeSet<String> =
+                before.iter().filter(|need| **need < at).map(|need| format!("t{need}")).collect();
+            json!({"name": format!("t{at}"), "template": "try", "dependencies": before})
+        }).collect();
+        let main = json!({"name": "main", "dag": {"tasks": tasks, "failFast": retries > 1}});
+        let mut attempt = echo();
+        attempt["name"] = json!("try");
+        if retries > 0 {
+            attempt["retryStrategy"] = json!({"limit": retries, "backoff": {"duration": "5s"}});
+        }
+        let mut spec = spec(json!([main, attempt]));
+        spec["parallelism"] = json!(at_once);
+        check_crashes(&argo(&spec), &|order| {
+            let hit = failing.iter().any(|at| {
+                let name = format!("wf.t{at}");
+                order.node_name == name || order.node_name.starts_with(&format!("{name}("))
+            });
+            if hit { bad(1) } else { good(order) }
+        });
+    }
 }

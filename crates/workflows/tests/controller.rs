@@ -1,5 +1,7 @@
 //! The controller against the real API server in this process, with pods that are only pretended.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};

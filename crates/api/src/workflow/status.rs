@@ -21,8 +21,8 @@ pub struct WorkflowStatus {
     /// `N/M` pods done.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub progress: String,
-    /// Why it is in this phase.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    /// Why it is in this phase. Empty is written as `null`: a merge patch then takes the old one away.
+    #[serde(with = "nullable")]
     pub message: String,
     /// Nodes by id.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -79,8 +79,8 @@ pub struct NodeStatus {
     /// Id of the node whose template this one is part of.
     #[serde(rename = "boundaryID", skip_serializing_if = "String::is_empty")]
     pub boundary_id: String,
-    /// Why it is in this phase.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    /// Why it is in this phase. Empty is written as `null`: a merge patch then takes the old one away.
+    #[serde(with = "nullable")]
     pub message: String,
     /// RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -235,4 +235,17 @@ pub struct S3Location {
     pub bucket: String,
     /// The key.
     pub key: String,
+}
+
+/// Text whose emptiness must reach a merge patch.
+mod nullable {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
+        if text.is_empty() { serializer.serialize_none() } else { serializer.serialize_str(text) }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+        Ok(Option::<String>::deserialize(deserializer)?.unwrap_or_default())
+    }
 }

@@ -23,10 +23,13 @@ fn declared(engine: &Engine, ix: Ix) -> Option<&Template> {
 
 /// Outputs of a pod, from its report.
 pub fn leaf(engine: &Engine, ix: Ix, report: &LaunchReport) -> Result<Values, Error> {
-    let mut outputs = Values { result: report.result.clone(), ..Values::default() };
+    // One newline at the end is the shell's, not the value's: Argo takes it off, too.
+    let trimmed = |text: &str| text.strip_suffix('\n').unwrap_or(text).to_owned();
+    let result = report.result.as_deref().map(trimmed);
+    let mut outputs = Values { result, ..Values::default() };
     let Some(template) = declared(engine, ix) else { return Ok(outputs) };
     for (name, value) in &report.parameters {
-        outputs.parameters.insert(name.clone(), Value::String(value.clone()));
+        outputs.parameters.insert(name.clone(), Value::String(trimmed(value)));
     }
     // An output may be computed from inputs alone.
     for parameter in &template.outputs.parameters {
