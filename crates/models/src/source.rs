@@ -66,6 +66,8 @@ pub fn choose(folder: &dyn Folder) -> Result<Chosen> {
     let models: Vec<&String> = files.iter().filter(is_model).collect();
     match models.as_slice() {
         [one] => Ok(Chosen { path: (*one).clone(), flavor: None }),
+        // A pipeline's artifact is one file under the artifact's name; what it is, its bytes tell.
+        [] if files.len() == 1 => Ok(Chosen { path: files[0].clone(), flavor: None }),
         [] => {
             let shown: Vec<&str> = files.iter().take(8).map(String::as_str).collect();
             let what = format!(
