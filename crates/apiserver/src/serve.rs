@@ -179,3 +179,29 @@ fn is_private(address: IpAddr) -> bool {
         IpAddr::V6(address) => address.is_unique_local(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_foreign_host_is_not_ours_and_addresses_are() {
+        let advertised = IpAddr::from([127, 97, 128, 1]);
+        let cases = [
+            ("localhost:6443", true),
+            ("127.0.0.1:1", true),
+            ("[::1]:1", true),
+            ("10.96.0.1", true),
+            ("kubernetes.default.svc", true),
+            ("evil.example:6443", false),
+            ("localhost.evil.example", false),
+            ("8.8.8.8", false),
+            ("", false),
+        ];
+        for (host, want) in cases {
+            let request = Request::builder().uri("/api").header(header::HOST, host).body(()).unwrap();
+            assert_eq!(host_is_ours(&request, advertised), want, "{host}");
+        }
+        assert!(!host_is_ours(&Request::builder().uri("/api").body(()).unwrap(), advertised));
+    }
+}

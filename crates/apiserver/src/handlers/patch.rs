@@ -60,13 +60,7 @@ impl Patch {
         match self {
             Self::Json(patch) => {
                 let mut out = current.clone();
-                json_patch::patch(&mut out, patch).map_err(|error| {
-                    let mut refused =
-                        ApiError::invalid(&resource.group, &resource.kind, object::name(current), Vec::new());
-                    refused.message =
-                        format!("the server rejected our request due to an error in our request: {error}");
-                    refused
-                })?;
+                json(&mut out, patch, &resource.group, &resource.kind)?;
                 Ok(out)
             }
             Self::Merge(patch) => {
@@ -77,6 +71,29 @@ impl Patch {
             Self::Strategic(patch) => schema::strategic_merge(resource, current, patch),
         }
     }
+}
+
+/// Applies a JSON patch. What `copy` adds is bounded, because a few of them in a row could double a document without end.
+///
+/// # Errors
+/// `Invalid` for an operation that fails, `RequestEntityTooLarge` for too much copied.
+pub fn json(object: &mut Value, patch: &json_patch::Patch, group: &str, kind: &str) -> Result<()> {
+    let mut copied = 0;
+    for operation in &patch.0 {
+        if let json_patch::PatchOperation::Copy(copy) = operation {
+            copied += object.pointer(copy.from.as_str()).map_or(0, |source| source.to_string().len());
+            if copied > wire::BODY_BYTES_MAX {
+                return Err(ApiError::too_large(wire::BODY_BYTES_MAX));
+            }
+        }
+        json_patch::patch(object, std::slice::from_ref(operation)).map_err(|error| {
+            let mut refused = ApiError::invalid(group, kind, object::name(object), Vec::new());
+            refused.message =
+                format!("the server rejected our request due to an error in our request: {error}");
+            refused
+        })?;
+    }
+    Ok(())
 }
 
 /// Changes an object by a patch.
@@ -165,4 +182,21 @@ async fn apply(ctx: &Ctx, resource: &Resource, body: &Bytes) -> Result<Response<
     })
     .await?;
     Ok(object_response(ctx, resource, StatusCode::OK, &updated))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    #[test]
+    fn copies_that_double_a_document_are_stopped() {
+        let mut operations = vec![json!({"op": "add", "path": "/a", "value": ["0123456789"]})];
+        for _ in 0..64 {
+            operations.push(json!({"op": "copy", "from": "/a", "path": "/a/-"}));
+        }
+        let patch: json_patch::Patch = serde_json::from_value(operations.into()).unwrap();
+        assert_eq!(super::json(&mut json!({}), &patch, "", "X").unwrap_err().code, 413);
+        let patch = serde_json::from_value(json!([{"op": "test", "path": "/a", "value": 1}])).unwrap();
+        assert_eq!(super::json(&mut json!({"a": 2}), &patch, "", "X").unwrap_err().code, 422);
+    }
 }

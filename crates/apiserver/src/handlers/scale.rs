@@ -58,8 +58,7 @@ pub async fn scale(ctx: &Ctx, resource: &Resource, body: Bytes) -> Result<Respon
                 if is_json_patch {
                     let patch: json_patch::Patch = serde_json::from_slice(&body)
                         .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?;
-                    json_patch::patch(&mut scale, &patch)
-                        .map_err(|error| ApiError::bad_request(error.to_string()))?;
+                    super::patch::json(&mut scale, &patch, "autoscaling", "Scale")?;
                 } else {
                     let patch: Value = wire::parse_yaml(&body)?;
                     json_patch::merge(&mut scale, &patch);

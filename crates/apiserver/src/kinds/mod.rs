@@ -140,6 +140,7 @@ pub fn validate(
     match resource.group_kind() {
         ("apiextensions.k8s.io", "CustomResourceDefinition") => crate::crd::validate(server, object, old),
         ("", "ConfigMap" | "Secret") => immutable_data_errors(object, old),
+        ("", "Pod") => pods::placement_errors(object, old),
         ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => match old {
             Some(old) if old.get("roleRef") != object.get("roleRef") => {
                 vec![FieldError::invalid("roleRef", object["roleRef"].clone(), "cannot change roleRef")]

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::field::FieldError;
 use crate::object;
 
 /// A new pod is Pending, whatever the client sent.
@@ -32,6 +33,17 @@ pub fn finish(pod: &mut Value, old: Option<&Value>) {
                 json!({ "key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300 }),
             );
         }
+    }
+}
+
+/// A pod gets its node by a binding, never by an update of its own.
+pub fn placement_errors(pod: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    let node = |pod: &Value| object::text(pod, "/spec/nodeName").to_owned();
+    match old {
+        Some(old) if node(old) != node(pod) => {
+            vec![FieldError::forbidden("spec.nodeName", "may only be set by the subresource `binding`")]
+        }
+        _ => Vec::new(),
     }
 }
 
