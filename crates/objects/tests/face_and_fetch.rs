@@ -1,5 +1,7 @@
 //! The face and the fetcher together, over real sockets: what a pod's launcher and storage initializer rely on.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 use std::path::Path;
 use std::sync::Arc;
 

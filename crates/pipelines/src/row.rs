@@ -65,7 +65,8 @@ pub(crate) fn derive(workflow: &Workflow) -> Option<Derived> {
         service_account: workflow.spec["serviceAccountName"].as_str().unwrap_or_default().to_owned(),
         created_at,
         scheduled_at,
-        finished_at: if is_final(state) { finished } else { 0 },
+        // Argo's times are whole seconds: a run must not end before it was created.
+        finished_at: if is_final(state) { finished.max(created_at) } else { 0 },
         state,
         error: if state == "FAILED" { status.message.clone() } else { String::new() },
         task_details: task_details(&run_id, &status.nodes),

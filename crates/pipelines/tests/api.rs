@@ -3,6 +3,8 @@
 //! `SLIPWAY_TEST_POSTGRES=postgres://user@host:port` runs the same on PostgreSQL; `SLIPWAY_KFP_PYTHON=/venv/bin/python` lets the real SDK
 //! drive it as well.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 

@@ -1,5 +1,7 @@
 //! The launcher as a process, against the real artifact face: what the workflow controller relies on.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
