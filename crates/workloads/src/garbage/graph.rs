@@ -100,7 +100,7 @@ impl Graph {
             return Vec::new();
         }
         let began_deleting = node.deleting && was.is_none_or(|was| !was.deleting);
-        let owners_before: Vec<String> = was.into_iter().flat_map(|was| owner_uids(was)).collect();
+        let owners_before: Vec<String> = was.into_iter().flat_map(owner_uids).collect();
         for owner in &owners_before {
             self.unlink(owner, &uid);
         }

@@ -91,19 +91,19 @@ async fn bind(address: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
 }
 
 enum Change {
-    Service(watcher::Event<Service>),
+    Service(Box<watcher::Event<Service>>),
     Slice(watcher::Event<EndpointSlice>),
 }
 
 async fn follow(client: Client, domain: String, zone: Shared) {
-    let services = changes(Api::<Service>::all(client.clone())).map(Change::Service);
+    let services = changes(Api::<Service>::all(client.clone())).map(|event| Change::Service(Box::new(event)));
     let slices = changes(Api::<EndpointSlice>::all(client)).map(Change::Slice);
     let mut batches = futures::stream::select(services, slices).boxed().ready_chunks(BATCH_MAX);
     let (mut services, mut slices) = (Seen::new(), Seen::new());
     while let Some(batch) = batches.next().await {
         for change in batch {
             match change {
-                Change::Service(event) => services.observe(event),
+                Change::Service(event) => services.observe(*event),
                 Change::Slice(event) => slices.observe(event),
             }
         }

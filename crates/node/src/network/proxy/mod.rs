@@ -44,7 +44,7 @@ const BATCH_MAX: usize = 256;
 
 /// Serves the Services of the cluster until it is dropped. Failed watches are retried with backoff.
 pub async fn run(client: Client, network: Arc<dyn Network>) {
-    let services = changes(Api::<Service>::all(client.clone())).map(Change::Service);
+    let services = changes(Api::<Service>::all(client.clone())).map(|event| Change::Service(Box::new(event)));
     let slices = changes(Api::<EndpointSlice>::all(client)).map(Change::Slice);
     let mut batches = futures::stream::select(services, slices).boxed().ready_chunks(BATCH_MAX);
     let mut proxy = Proxy::new(network);
@@ -60,7 +60,7 @@ pub async fn run(client: Client, network: Arc<dyn Network>) {
 }
 
 enum Change {
-    Service(watcher::Event<Service>),
+    Service(Box<watcher::Event<Service>>),
     Slice(watcher::Event<EndpointSlice>),
 }
 
@@ -86,7 +86,7 @@ impl Proxy {
 
     fn observe(&mut self, change: Change) {
         match change {
-            Change::Service(event) => self.services.observe(event),
+            Change::Service(event) => self.services.observe(*event),
             Change::Slice(event) => self.slices.observe(event),
         }
     }
