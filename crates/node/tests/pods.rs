@@ -177,6 +177,28 @@ async fn a_new_server_adopts_what_runs_and_learns_how_it_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_adopted_pod_stays_ready_and_is_probed_on() {
+    let ready = |pod: &Pod, want: bool| {
+        let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
+        statuses.is_some_and(|statuses| {
+            statuses[0].ready == want && statuses[0].state.as_ref().unwrap().running.is_some()
+        })
+    };
+    let mut cluster = Cluster::start().await;
+    let probe =
+        json!({"exec": {"command": ["test", "-e", "/go/on"]}, "periodSeconds": 1, "failureThreshold": 1});
+    let spec = json!({"main.readinessProbe": probe, "volumes": [{"name": "go", "emptyDir": {}}],
+        "main.volumeMounts": [{"name": "go", "mountPath": "/go"}]});
+    let pod = cluster.run("served", "touch /go/on; sleep 1000", spec).await;
+    cluster.wait("served", |pod| ready(pod, true)).await;
+    cluster.lose_node().await;
+    cluster.start_node().await;
+    let uid = pod.metadata.uid.unwrap();
+    std::fs::remove_file(cluster.dir.path().join(format!("pods/{uid}/volumes/go/on"))).unwrap();
+    cluster.wait("served", |pod| ready(pod, false)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_shim_takes_its_containers_along_and_is_told() {
     let cluster = Cluster::start().await;
     let pod = cluster.run("orphaned", "sleep 1000", json!({})).await;
@@ -214,5 +236,5 @@ fn all_of_this_holds_for_a_plain_user() {
     let output = command.current_dir(folder.path()).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
-    assert!(text.contains("8 passed"), "{text}");
+    assert!(text.contains("9 passed"), "{text}");
 }

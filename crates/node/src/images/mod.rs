@@ -267,8 +267,9 @@ impl Images {
             match self.python_in(&folder).await {
                 Some(python) => image.root.entries.extend(python.entries()),
                 None => {
-                    let path = python::shown(&folder, &self.data_dir)
-                        .ok_or_else(|| format!("--path-prepend: {} holds private folders", folder.display()))?;
+                    let path = python::shown(&folder, &self.data_dir).ok_or_else(|| {
+                        format!("--path-prepend: {} holds private folders", folder.display())
+                    })?;
                     image.root.entries.push(Entry::Bind { source: path.clone(), target: path });
                 }
             }
