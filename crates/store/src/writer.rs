@@ -28,6 +28,9 @@ const GROUP_MAX: usize = 256;
 const PENDING_MAX: usize = 512;
 /// How many dead log rows gather before a group removes them.
 const VICTIMS_MIN: usize = 512;
+const EXEMPT_DELAY: Duration = Duration::from_millis(EXEMPT_DELAY_MS_MAX);
+/// How long to wait before writing pending events again to a disk that was full.
+const DISK_FULL_DELAY: Duration = Duration::from_secs(1);
 /// How far ahead revisions are set aside for exempt writes.
 const RESERVE: Revision = 4096;
 
@@ -75,14 +78,12 @@ impl Writer {
                 Err(RecvTimeoutError::Timeout) => self.write(&[], None),
                 Err(RecvTimeoutError::Disconnected) => break None,
             };
-            if let Err(error) = done {
-                break Some(error);
+            match done {
+                Err(error) if is_disk_full(&error) => flush_at = Some(Instant::now() + DISK_FULL_DELAY),
+                Err(error) => break Some(error),
+                Ok(()) if self.pending.is_empty() => flush_at = None,
+                Ok(()) => flush_at = flush_at.or_else(|| Some(Instant::now() + EXEMPT_DELAY)),
             }
-            flush_at = match (self.pending.is_empty(), flush_at) {
-                (true, _) => None,
-                (false, Some(at)) => Some(at),
-                (false, None) => Some(Instant::now() + Duration::from_millis(EXEMPT_DELAY_MS_MAX)),
-            };
         };
         match broken {
             None => self.close(),
@@ -104,7 +105,8 @@ impl Writer {
         let requests = std::iter::once(first).chain(queue.try_iter()).take(GROUP_MAX).collect();
         let decided = decide(self.map.clone(), self.revision, requests);
         if decided.events.is_empty() {
-            return Ok(answer(decided.answers));
+            answer(decided.answers);
+            return Ok(());
         }
         let reserve = self.reserve_for(&decided);
         let must_write = decided.synced || reserve.is_some() || self.pending.len() > PENDING_MAX;

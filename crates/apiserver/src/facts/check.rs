@@ -88,13 +88,17 @@ fn type_name(value: &Value) -> &'static str {
 /// Bounds, patterns, enumerations.
 fn values(value: &Value, rules: &Rules, path: &str, out: &mut Vec<FieldError>) {
     if !rules.enumeration.is_empty() && !rules.enumeration.contains(value) {
-        let known = rules.enumeration.iter().map(|one| match one {
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
+        // In the author's order, all quoted, also numbers.
+        let quoted = |one: &Value| match one {
+            Value::String(text) => format!("{text:?}"),
+            other => format!("{:?}", other.to_string()),
+        };
+        let known: Vec<String> = rules.enumeration.iter().map(quoted).collect();
+        let detail = format!("supported values: {}", known.join(", "));
+        out.push(FieldError {
+            wrong: Wrong::NotSupported,
+            ..FieldError::invalid(path, value.clone(), detail)
         });
-        let known: Vec<String> = known.collect();
-        let known: Vec<&str> = known.iter().map(String::as_str).collect();
-        out.push(FieldError::not_supported(path, value.clone(), &known));
     }
     let says =
         |detail: String| FieldError::invalid(path, value.clone(), format!("{path} in body should {detail}"));
