@@ -5,10 +5,10 @@
 
 use std::collections::VecDeque;
 
-use imbl::OrdMap;
 use std::sync::Arc;
 
-use crate::{Error, Event, EventKind, Record, Revision};
+use crate::map::Map;
+use crate::{Error, Event, EventKind, Revision};
 
 /// What an event costs beyond the bytes it keeps alive.
 const EVENT_BYTES: usize = 200;
@@ -69,10 +69,10 @@ impl History {
     /// The map as it was at a revision: the newer events undone.
     pub(crate) fn rewind(
         &self,
-        mut map: OrdMap<Arc<str>, Record>,
+        mut map: Map,
         asked: Revision,
         current: Revision,
-    ) -> Result<OrdMap<Arc<str>, Record>, Error> {
+    ) -> Result<Map, Error> {
         let from = self.position(asked, current)?;
         for event in self.events.range(from..).rev() {
             match &event.previous {

@@ -20,6 +20,7 @@ mod error;
 mod folder;
 mod header;
 mod history;
+mod map;
 mod open;
 mod snapshot;
 mod state;

@@ -1,17 +1,15 @@
 //! One consistent state of the store.
 
 use std::ops::Bound;
-use std::sync::Arc;
 
-use imbl::OrdMap;
-
+use crate::map::Map;
 use crate::{Record, Revision};
 
 /// All records as of one revision. Cheap to take and to clone; what it shows never changes.
 #[derive(Clone)]
 pub struct Snapshot {
     pub(crate) revision: Revision,
-    pub(crate) map: OrdMap<Arc<str>, Record>,
+    pub(crate) map: Map,
 }
 
 impl Snapshot {
@@ -27,7 +25,7 @@ impl Snapshot {
 
     /// Whether there is no record.
     pub fn is_empty(&self) -> bool {
-        self.map.is_empty()
+        self.map.len() == 0
     }
 
     /// The record under a key.
@@ -46,7 +44,7 @@ impl Snapshot {
             Some(_) | None => Bound::Included(prefix),
         };
         self.map
-            .range::<_, str>((from, Bound::Unbounded))
+            .from(from)
             .take_while(move |(key, _)| key.starts_with(prefix))
             .map(|(_, record)| record)
     }

@@ -3,16 +3,14 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use imbl::OrdMap;
 use parking_lot::RwLock;
 use tokio::sync::watch as tokio_watch;
 
 use crate::history::History;
 use crate::watch::{Watch, Watchers};
-use crate::{Error, Event, Record, Revision, Snapshot};
+use crate::{Error, Event, Revision, Snapshot};
 
-/// Current records by key.
-pub(crate) type Map = OrdMap<Arc<str>, Record>;
+pub(crate) use crate::map::Map;
 
 struct State {
     map: Map,

@@ -119,7 +119,7 @@ async fn start(
 ) -> Result<State> {
     let listeners = Listeners::open(&config)?;
     let addresses = listeners.addresses()?;
-    let network = open_network(folder, &config)?;
+    let network = open_network(folder, &config).await?;
     let api = start_api(folder, &listeners, network.as_ref()).await?;
     serve_api(&api, listeners.kubernetes, network.as_ref(), shutdown, parts)?;
     install::apply(&identity::admin(&api)).await.context("cannot install the platform's kinds")?;
@@ -173,10 +173,10 @@ async fn start(
     })
 }
 
-fn open_network(folder: &Folder, config: &Config) -> Result<Arc<dyn Network>> {
+async fn open_network(folder: &Folder, config: &Config) -> Result<Arc<dyn Network>> {
     match config.network {
         NetworkKind::Loopback => Ok(Arc::new(node::network::Loopback::open(folder.path())?)),
-        NetworkKind::Bridge => anyhow::bail!("--network bridge is not there yet; loopback is (see docs/adr/0004-network.md)"),
+        NetworkKind::Bridge => Ok(Arc::new(node::network::Bridge::open(folder.path()).await?)),
     }
 }
 
@@ -336,7 +336,8 @@ async fn start_node(
         images,
         host_paths: config.host_paths.clone(),
         api_address: None,
-        cluster_dns: names.is_some(),
+        // Resolvers ask port 53 only; without the right to it pods keep the host's name servers.
+        cluster_dns: names.as_ref().is_some_and(|server| server.address().port() == 53),
         pods_max: PODS_MAX,
     })
     .await

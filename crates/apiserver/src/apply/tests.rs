@@ -1,3 +1,5 @@
+//! Laws of server-side apply: who owns what, what conflicts, what goes away.
+
 use serde_json::{Value, json};
 
 use super::{Conflicts, Writer, apply, track};

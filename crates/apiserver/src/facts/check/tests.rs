@@ -1,3 +1,5 @@
+//! Decode errors in upstream's words, by table.
+
 use serde_json::{Value, json};
 
 use super::validate;

@@ -1,3 +1,5 @@
+//! Upstream's validation messages, by table.
+
 use serde_json::{Value, json};
 
 use super::check;
