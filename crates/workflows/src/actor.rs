@@ -36,6 +36,9 @@ const GC_DELAY_MS: i64 = 5_000;
 /// Longest nap while no timer is set.
 const IDLE: Duration = Duration::from_secs(3600);
 
+/// How long the cache may take before it counts as a miss.
+const CACHE_PATIENCE: Duration = Duration::from_secs(2);
+
 /// How a workflow's task ended.
 #[derive(Debug)]
 pub enum Ended {
@@ -152,6 +155,8 @@ struct Actor {
     shown_phase: Option<Phase>,
     dirty: bool,
     shown_at: Instant,
+    /// Writes to the cache that are under way.
+    records: tokio::task::JoinSet<()>,
 }
 
 impl Actor {
@@ -197,6 +202,7 @@ impl Actor {
             shown_phase: None,
             dirty: true,
             shown_at,
+            records: tokio::task::JoinSet::new(),
         })
     }
 
@@ -215,6 +221,13 @@ impl Actor {
             }
             self.round().await?;
             let over = self.engine.finished().is_some();
+            if over {
+                // Who sees the end may start a run that counts on the cache.
+                let records = std::mem::take(&mut self.records);
+                drop(tokio::time::timeout(CACHE_PATIENCE, records.join_all()).await);
+            } else {
+                while self.records.try_join_next().is_some() {}
+            }
             self.show(over).await;
             if over || self.mailbox.is_gone() {
                 return Ok(());
@@ -367,7 +380,9 @@ impl Actor {
                 Action::Lookup { node, token, key } => {
                     let (cache, mailbox) = (self.rim.config.cache.clone(), self.mailbox.clone());
                     tokio::spawn(async move {
-                        let hit: Option<CachedOutputs> = cache.lookup(&key).await;
+                        // A cache that does not answer is a miss: the step runs.
+                        let asked = tokio::time::timeout(CACHE_PATIENCE, cache.lookup(&key)).await;
+                        let hit: Option<CachedOutputs> = asked.ok().flatten();
                         mailbox.put(|mail| mail.answers.push((node, token, hit)));
                     });
                 }
@@ -376,7 +391,8 @@ impl Actor {
                         Front::Kfp(front) => front.run_id.clone(),
                         Front::Argo(_) => self.rim.owner.uid.clone(),
                     };
-                    self.rim.config.cache.record(&key, &run, &node_id, &outputs).await;
+                    let cache = self.rim.config.cache.clone();
+                    self.records.spawn(async move { cache.record(&key, &run, &node_id, &outputs).await });
                 }
                 Action::Finished { phase } => {
                     let Rim { owner, .. } = &self.rim;
