@@ -20,7 +20,7 @@ test: deps lint unit ## Passes the tests: lint, then every test of the workspace
 lint: deps ## rustfmt, clippy with warnings denied, licences, tidy.
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	"$(CACHE)/tools/bin/cargo-deny" --offline check licenses bans sources
+	"$(CACHE)/tools/bin/cargo-deny" check licenses bans sources
 	cargo run -q -p xtask --locked -- tidy
 
 unit: deps ## Every test of the workspace.

@@ -76,7 +76,7 @@ fn print_welcome(folder: &Folder, state: &cluster::folder::State, took: Duration
     for (part, address) in &state.addresses {
         println!("  {part:<12} {address}");
     }
-    println!("\n  eval \"$({} env{})\"", "slipway", data_hint(folder));
+    println!("\n  eval \"$(slipway env{})\"", data_hint(folder));
     println!("  kubectl get pods -A");
 }
 

@@ -12,6 +12,8 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use serde::Deserialize;
 
+use node::images::store::Entry as Image;
+
 use super::folder::Folder;
 
 /// What a user may say; all optional.
@@ -57,7 +59,7 @@ pub struct Options {
     pub artifacts_port: Option<u16>,
     /// Images that pods can use, as `slipway images add` makes them.
     #[arg(skip)]
-    pub images: Vec<serde_json::Value>,
+    pub images: Vec<Image>,
 }
 
 /// How pods are connected.
@@ -88,7 +90,7 @@ pub struct Config {
     /// Ports by part.
     pub ports: Ports,
     /// Image entries of the configuration file.
-    pub images: Vec<serde_json::Value>,
+    pub images: Vec<Image>,
 }
 
 /// Where each part listens.
@@ -113,11 +115,19 @@ pub enum Port {
     Asked(u16),
     /// This one, or any when it is taken (a second cluster).
     Default(u16),
+    /// The one that the last server of this folder had, so that pods which still run find it again; then `Default`.
+    Again(u16, u16),
 }
 
 impl Port {
-    fn from(asked: Option<u16>, default: u16) -> Self {
-        asked.map_or(Self::Default(default), Self::Asked)
+    fn from(asked: Option<u16>, default: u16, last: Option<u16>) -> Self {
+        match (asked, last) {
+            (Some(port @ 1..), _) => Self::Asked(port),
+            (Some(0), None) => Self::Asked(0),
+            (Some(0), Some(last)) => Self::Again(last, 0),
+            (None, Some(last)) => Self::Again(last, default),
+            (None, None) => Self::Default(default),
+        }
     }
 
     /// Listens on loopback.
@@ -128,6 +138,7 @@ impl Port {
                 bind(port).with_context(|| format!("cannot listen on 127.0.0.1:{port} (--{part}-port; 0 takes any)"))?
             }
             Self::Default(port) => bind(port).or_else(|_| bind(0))?,
+            Self::Again(last, default) => bind(last).or_else(|_| bind(default)).or_else(|_| bind(0))?,
         };
         listener.set_nonblocking(true)?;
         Ok(listener)
@@ -156,12 +167,15 @@ impl Config {
         if !["sqlite:", "postgres:", "postgresql:"].iter().any(|scheme| database_url.starts_with(scheme)) {
             bail!("--database-url {database_url}: sqlite://PATH or postgres://USER@HOST/NAME was expected");
         }
+        // The record stays when a server is killed; `down` removes it with the last pod.
+        let last = folder.state().map(|state| state.addresses).unwrap_or_default();
+        let last = |part: &str| last.get(part)?.rsplit_once(':')?.1.parse().ok();
         let ports = Ports {
-            kubernetes: Port::from(flags.kubernetes_port.or(file.kubernetes_port), 7443),
-            pipelines: Port::from(flags.pipelines_port.or(file.pipelines_port), 7888),
-            mlflow: Port::from(flags.mlflow_port.or(file.mlflow_port), 7500),
-            gateway: Port::from(flags.gateway_port.or(file.gateway_port), 7080),
-            artifacts: Port::from(flags.artifacts_port.or(file.artifacts_port), 7889),
+            kubernetes: Port::from(flags.kubernetes_port.or(file.kubernetes_port), 7443, last("kubernetes")),
+            pipelines: Port::from(flags.pipelines_port.or(file.pipelines_port), 7888, last("pipelines")),
+            mlflow: Port::from(flags.mlflow_port.or(file.mlflow_port), 7500, last("mlflow")),
+            gateway: Port::from(flags.gateway_port.or(file.gateway_port), 7080, last("gateway")),
+            artifacts: Port::from(flags.artifacts_port.or(file.artifacts_port), 7889, last("artifacts")),
         };
         Ok(Self {
             merge_kubeconfig: !(flags.no_merge || file.no_merge),
@@ -208,6 +222,20 @@ mod tests {
         assert!(Port::Default(port).listen("mlflow").is_ok());
         let refused = format!("{:#}", Port::Asked(port).listen("mlflow").unwrap_err());
         assert!(refused.contains("--mlflow-port"), "{refused}");
+    }
+
+    #[test]
+    fn a_port_of_the_last_server_is_taken_again_while_pods_may_still_use_it() {
+        let cases = [
+            (Some(5), Some(9), Port::Asked(5)),
+            (Some(0), Some(9), Port::Again(9, 0)),
+            (None, Some(9), Port::Again(9, 7500)),
+            (Some(0), None, Port::Asked(0)),
+            (None, None, Port::Default(7500)),
+        ];
+        for (asked, last, want) in cases {
+            assert_eq!(Port::from(asked, 7500, last), want);
+        }
     }
 
     #[test]

@@ -23,8 +23,11 @@ pub const PART: &str = "slipway.dev/part";
 /// Seconds between two probes, as a pod's readiness probe has by default.
 const PROBE_PERIOD: Duration = Duration::from_secs(10);
 
-/// (pod name, as Kubeflow, Argo and KServe call it; the part; the path that its face answers, by address name).
-const PODS: &[(&str, &str, Option<(&str, &str)>)] = &[
+/// A face by its address name, and the path that it answers when it is well.
+type Probe = Option<(&'static str, &'static str)>;
+
+/// (pod name, as Kubeflow, Argo and KServe call it; the part; its probe).
+const PODS: &[(&str, &str, Probe)] = &[
     ("kube-apiserver", "apiserver", None),
     ("kube-controller-manager", "workloads", None),
     ("node-agent", "node", None),
@@ -59,7 +62,7 @@ pub async fn run(client: Client, addresses: BTreeMap<String, String>) -> Result<
     }
 }
 
-async fn is_ready(http: &reqwest::Client, addresses: &BTreeMap<String, String>, probe: Option<(&str, &str)>) -> bool {
+async fn is_ready(http: &reqwest::Client, addresses: &BTreeMap<String, String>, probe: Probe) -> bool {
     let Some((face, path)) = probe else { return true };
     let Some(address) = addresses.get(face) else { return false };
     let answer = http.get(format!("{address}{path}")).send().await;

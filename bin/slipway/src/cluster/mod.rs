@@ -98,7 +98,6 @@ pub async fn run(folder: Folder, config: Config, ready: impl FnOnce(&State)) -> 
         Some(ended) = parts.join_next() => ended_early(ended),
     };
     shutdown.cancel();
-    folder.clear_state();
     result
 }
 
@@ -326,6 +325,9 @@ async fn start_node(
             None
         }
     };
+    for image in &config.images {
+        node::images::store::add(folder.path(), image.clone())?;
+    }
     let mut images = node::images::Config::new(builtin_images());
     images.strict = config.strict_images;
     let node = node::Node::start(node::NodeConfig {

@@ -112,7 +112,8 @@ mod tests {
     fn only_the_owner_or_the_token_gets_in_and_only_under_our_names() {
         let trust = Trust { uids: HashSet::from([1000, 0]), token: "secret".into() };
         let foreign_host = |host: &str| Some(Refusal::ForeignHost(host.into()));
-        let cases: Vec<(&str, Option<u32>, &[(&str, &str)], Option<Refusal>)> = vec![
+        type Headers = &'static [(&'static str, &'static str)];
+        let cases: Vec<(&str, Option<u32>, Headers, Option<Refusal>)> = vec![
             ("owner", Some(1000), &[("host", "127.0.0.1:7888")], None),
             ("by name", Some(1000), &[("host", "localhost:7888")], None),
             ("cluster name", Some(1000), &[("host", "ml-pipeline.kubeflow.svc:8888")], None),
