@@ -2,7 +2,7 @@
 //!
 //! This crate reads no files: who asks hands in a [`Folder`], which lists names and reads bytes. What is in the
 //! folder decides: an `MLmodel` document names its own model file; otherwise there must be exactly one file
-//! with one of the endings KServe's server takes.
+//! with one of the endings KServe's server takes, or one file at all.
 //!
 //! Not here: the formats (`container`), the report (`inspect`).
 
@@ -141,9 +141,10 @@ mod tests {
         let escape = "flavors:\n  sklearn: {pickled_model: ../secret.pkl}\n";
         let xgboost = "flavors:\n  xgboost: {data: model.ubj}\n";
         type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], Result<&'a str, &'a str>);
-        let cases: [Case<'_>; 7] = [
+        let cases: [Case<'_>; 8] = [
             ("one", &[("model.pkl", ""), ("README.md", "")], Ok("model.pkl")),
-            ("none", &[("README.md", "")], Err("no model file")),
+            ("an artifact", &[("model", "")], Ok("model")),
+            ("none", &[("README.md", ""), ("a.csv", "")], Err("no model file")),
             ("two", &[("a.pkl", ""), ("b.joblib", "")], Err("more than one")),
             ("mlflow", &[("MLmodel", mlmodel), ("model.skops", ""), ("other.pkl", "")], Ok("model.skops")),
             ("mlflow without its file", &[("MLmodel", mlmodel)], Err("not in the folder")),

@@ -161,6 +161,18 @@ def wide():
     add("voting_soft", ensemble.VotingClassifier(voters, voting="soft"), X, Y)
     add("voting_regressor", ensemble.VotingRegressor([("a", linear_model.Ridge()), ("b", tree.DecisionTreeRegressor(
         max_depth=3, random_state=0))], weights=[1, 3]), XR, YR)
+    add("stacking", ensemble.StackingClassifier(voters, cv=3), X, NAMES)
+    add("stacking_binary", ensemble.StackingClassifier(voters + [("d", svm.LinearSVC(random_state=0))], cv=3,
+                                                       passthrough=True), XB, YB)
+    add("stacking_regressor", ensemble.StackingRegressor([("a", linear_model.Ridge()), ("b", tree.DecisionTreeRegressor(
+        max_depth=3, random_state=0))], cv=3), XR, YR)
+    if VERSION >= (1, 1):  # Before, this transformer did not note how many columns it was fitted on.
+        add("function_none", preprocessing.FunctionTransformer(), X, Y)
+        logs = pipeline.make_pipeline(preprocessing.FunctionTransformer(np.log1p), linear_model.Ridge())
+        save("function_log", logs.fit(np.abs(XR), YR), np.abs(XR[:9]))
+    add("power", preprocessing.PowerTransformer(), X, Y)
+    save("power_box_cox", preprocessing.PowerTransformer("box-cox", standardize=False).fit(X), X[::20])
+    add("truncated_svd", decomposition.TruncatedSVD(2, random_state=0), X, Y)
     add("isolation_forest", ensemble.IsolationForest(n_estimators=10, random_state=0), X, Y)
     add("isolation_forest_columns", ensemble.IsolationForest(n_estimators=8, max_features=2, contamination=0.2,
                                                              random_state=0), X, Y)

@@ -17,6 +17,7 @@ mod cluster;
 mod columns;
 mod ensemble;
 mod forest;
+mod function;
 mod isolation;
 mod labels;
 mod linear;
@@ -25,6 +26,7 @@ mod neighbors;
 mod network;
 mod pipeline;
 mod scale;
+mod stacking;
 mod svm;
 mod tree;
 
@@ -164,11 +166,20 @@ pub(crate) struct Read {
     inner: Vec<Part>,
     /// How many columns it takes, where it is not `n_features_in_`.
     features: Option<usize>,
+    /// Their names, where they are not `feature_names_in_`.
+    feature_names: Vec<String>,
 }
 
 impl Read {
     fn new(role: Role, detail: impl Into<String>, row_cost_ns: u64) -> Self {
-        Self { role, detail: detail.into(), row_cost_ns, inner: Vec::new(), features: None }
+        Self {
+            role,
+            detail: detail.into(),
+            row_cost_ns,
+            inner: Vec::new(),
+            features: None,
+            feature_names: Vec::new(),
+        }
     }
 }
 
@@ -192,7 +203,7 @@ pub(crate) fn read_at(view: View<'_>, depth: usize) -> Result<Estimator> {
     Ok(Estimator {
         role: read.role,
         features,
-        feature_names: attrs.opt("feature_names_in_").and_then(View::texts).unwrap_or_default(),
+        feature_names: attrs.opt("feature_names_in_").and_then(View::texts).unwrap_or(read.feature_names),
         version: attrs.version(),
         class: attrs.class,
         parts,
@@ -248,6 +259,11 @@ fn dispatch(attrs: &Attrs<'_>, depth: usize) -> Result<Read> {
         | "Perceptron"
         | "PassiveAggressiveClassifier" => linear::margin_classifier(attrs),
         "LinearDiscriminantAnalysis" => linear::discriminant(attrs),
+        "StackingClassifier" => stacking::classifier(attrs, depth),
+        "StackingRegressor" => stacking::regressor(attrs, depth),
+        "FunctionTransformer" => function::function(attrs),
+        "PowerTransformer" => function::power(attrs),
+        "TruncatedSVD" => scale::truncated_svd(attrs),
         "StandardScaler" => scale::standard(attrs),
         "MinMaxScaler" => scale::min_max(attrs),
         "MaxAbsScaler" => scale::max_abs(attrs),

@@ -131,6 +131,7 @@ fn join(attrs: &Attrs<'_>, steps: Vec<Estimator>) -> Result<Read> {
         Some(first) => first.features,
         None => attrs.features()?,
     };
+    let feature_names = steps.first().map(|first| first.feature_names.clone()).unwrap_or_default();
     let mut chain = Vec::new();
     let mut width = features;
     let mut last = None;
@@ -163,5 +164,6 @@ fn join(attrs: &Attrs<'_>, steps: Vec<Estimator>) -> Result<Read> {
     };
     let mut made = Read::new(role, detail, cost);
     made.features = Some(features);
+    made.feature_names = feature_names;
     Ok(made)
 }

@@ -214,3 +214,14 @@ pub(super) fn pca(attrs: &Attrs<'_>) -> Result<Read> {
     let cost = components.data.len() as u64;
     Ok(Read::new(Role::Transformer(Box::new(Projection { mean, components, scale })), detail, cost))
 }
+
+pub(super) fn truncated_svd(attrs: &Attrs<'_>) -> Result<Read> {
+    let components = attrs.matrix("components_")?;
+    if components.cols != attrs.features()? {
+        return Err(attrs.error("components_ have another width than the columns"));
+    }
+    let detail = format!("{} components of {} columns", components.rows, components.cols);
+    let cost = components.data.len() as u64;
+    let mean = vec![0.0; components.cols];
+    Ok(Read::new(Role::Transformer(Box::new(Projection { mean, components, scale: None })), detail, cost))
+}
