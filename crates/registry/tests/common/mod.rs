@@ -28,7 +28,11 @@ pub struct Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        let _ = self.server.kill();
+        // Killed with -9 it would leave its children and shared memory behind; -QUIT ends all of them at once.
+        let pid = self.server.id().to_string();
+        if !Command::new("kill").args(["-QUIT", &pid]).status().is_ok_and(|status| status.success()) {
+            let _ = self.server.kill();
+        }
         let _ = self.server.wait();
     }
 }
