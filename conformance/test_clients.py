@@ -3,9 +3,7 @@ import pytest
 from conftest import PYTHON, ROOT
 
 
-@pytest.mark.parametrize("folder", ["kfp", "mlflow"])
-def test_the_real_sdk_does_its_whole_round(cluster, folder):
-    scripts = sorted((ROOT / "conformance" / folder).glob("*.py"))
-    assert scripts, f"conformance/{folder} has no script"
-    for script in scripts:
-        cluster.run(PYTHON / "python", script, timeout=300)
+@pytest.mark.parametrize("script, part", [("kfp/client.py", "pipelines"), ("mlflow/check.py", "mlflow")])
+def test_the_real_sdk_does_its_whole_round(cluster, script, part):
+    endpoint = cluster.status()["addresses"][part]
+    cluster.run(PYTHON / "python", ROOT / "conformance" / script, endpoint, timeout=300)

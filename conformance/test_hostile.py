@@ -69,7 +69,8 @@ def test_another_user_of_the_machine_gets_nothing(cluster):
         pytest.skip("needs root to become another user")
     url = cluster.status()["addresses"]["mlflow"] + "/api/2.0/mlflow/experiments/search"
     code = (
-        "import os,sys,urllib.request,urllib.error\n"
+        # What Python loads late must be loaded while its folder can still be read.
+        "import os,sys,urllib.request,urllib.error,encodings.idna\n"
         "os.setgid(65534); os.setuid(65534)\n"
         "try: urllib.request.urlopen(urllib.request.Request(sys.argv[1], data=b'{}'))\n"
         "except urllib.error.HTTPError as error: print(error.code)"

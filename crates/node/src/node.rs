@@ -132,7 +132,7 @@ pub enum Error {
 /// A running node. Dropping it (or [`Node::shutdown`]) leaves its pods running.
 pub struct Node {
     context: Arc<Context>,
-    pods: watch::Receiver<Arc<BTreeMap<(String, String), Arc<Pod>>>>,
+    pods: watch::Receiver<Arc<Pods>>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -305,7 +305,9 @@ async fn watch_services(client: kube::Client, writer: reflector::store::Writer<S
     while stream.next().await.is_some() {}
 }
 
-type Told = watch::Sender<Arc<BTreeMap<(String, String), Arc<Pod>>>>;
+type Told = watch::Sender<Arc<Pods>>;
+/// By namespace and name.
+type Pods = BTreeMap<(String, String), Arc<Pod>>;
 
 /// Keeps one task for each pod bound to this node. Aborting it aborts the pods' tasks and leaves their processes.
 async fn watch_pods(context: Arc<Context>, told: Told) {

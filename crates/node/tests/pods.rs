@@ -1,5 +1,7 @@
 //! Pods with real processes: run, seen, restarted, adopted, ended. As whoever runs the tests, and as a plain user too.
 
+#![allow(clippy::unwrap_used, reason = "a test fails where it is wrong")]
+
 mod common;
 
 use std::time::{Duration, Instant};

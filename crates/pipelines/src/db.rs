@@ -162,7 +162,7 @@ fn pool(sqlite: bool, connections: u32) -> AnyPoolOptions {
         Box::pin(async move {
             if sqlite {
                 for pragma in [
-                    "PRAGMA busy_timeout = 10000",
+                    "PRAGMA busy_timeout = 30000",
                     "PRAGMA journal_mode = WAL",
                     "PRAGMA synchronous = FULL",
                     "PRAGMA foreign_keys = ON",

@@ -128,7 +128,7 @@ fn pool(dialect: Dialect, connections: u32) -> AnyPoolOptions {
             Box::pin(async move {
                 if dialect == Dialect::Sqlite {
                     for pragma in [
-                        "PRAGMA busy_timeout = 10000",
+                        "PRAGMA busy_timeout = 30000",
                         "PRAGMA journal_mode = WAL",
                         "PRAGMA synchronous = FULL",
                         "PRAGMA foreign_keys = ON",

@@ -67,12 +67,7 @@ impl History {
     }
 
     /// The map as it was at a revision: the newer events undone.
-    pub(crate) fn rewind(
-        &self,
-        mut map: Map,
-        asked: Revision,
-        current: Revision,
-    ) -> Result<Map, Error> {
+    pub(crate) fn rewind(&self, mut map: Map, asked: Revision, current: Revision) -> Result<Map, Error> {
         let from = self.position(asked, current)?;
         for event in self.events.range(from..).rev() {
             match &event.previous {

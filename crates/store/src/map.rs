@@ -35,7 +35,10 @@ impl Map {
     }
 
     /// The records from a key on, in the keys' byte order.
-    pub(crate) fn from<'a>(&'a self, from: Bound<&'a str>) -> impl Iterator<Item = (&'a Arc<str>, &'a Record)> + 'a {
+    pub(crate) fn from<'a>(
+        &'a self,
+        from: Bound<&'a str>,
+    ) -> impl Iterator<Item = (&'a Arc<str>, &'a Record)> + 'a {
         self.0.range::<str, _>((from, Bound::Unbounded))
     }
 }

@@ -43,10 +43,7 @@ impl Snapshot {
             Some(key) if key >= prefix => Bound::Excluded(key),
             Some(_) | None => Bound::Included(prefix),
         };
-        self.map
-            .from(from)
-            .take_while(move |(key, _)| key.starts_with(prefix))
-            .map(|(_, record)| record)
+        self.map.from(from).take_while(move |(key, _)| key.starts_with(prefix)).map(|(_, record)| record)
     }
 }
 

@@ -25,7 +25,9 @@ pub const OTHER_PART: &str = "slipway";
 /// When the folder cannot be made, or logging was started before.
 pub fn start(folder: &Path, parts: &[&'static str], terminal: bool) -> io::Result<()> {
     fs::create_dir_all(folder)?;
-    let filter = || EnvFilter::try_from_env("SLIPWAY_LOG").unwrap_or_else(|_| EnvFilter::new("info,hyper=warn,sqlx=warn"));
+    let filter = || {
+        EnvFilter::try_from_env("SLIPWAY_LOG").unwrap_or_else(|_| EnvFilter::new("info,hyper=warn,sqlx=warn"))
+    };
     let files = tracing_subscriber::fmt::layer()
         .with_ansi(false)
         .with_writer(PartLogs::new(folder, parts))

@@ -1,5 +1,7 @@
 //! The controllers against the real API server, through its public protocol.
 
+#![allow(clippy::unwrap_used, reason = "a test says by panicking what went wrong")]
+
 mod common;
 
 use std::collections::BTreeSet;

@@ -25,7 +25,10 @@ pub struct Cluster {
 pub async fn cluster(data: &DataFolder) -> Result<Cluster> {
     let folder = data.folder()?;
     let Some(state) = folder.running() else {
-        bail!("no server runs on {0}; start one with `slipway up --detach --data {0}`", folder.path().display());
+        bail!(
+            "no server runs on {0}; start one with `slipway up --detach --data {0}`",
+            folder.path().display()
+        );
     };
     let file = Kubeconfig::read_from(folder.kubeconfig()).context("cannot read the cluster's kubeconfig")?;
     let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;

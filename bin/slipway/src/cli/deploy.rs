@@ -68,7 +68,8 @@ async fn apply_and_wait(args: Args, manifest: Value) -> Result<()> {
     if args.timeout == 0 {
         return Ok(());
     }
-    let waited = tokio::time::timeout(Duration::from_secs(args.timeout), wait_ready(&services, &args.name)).await;
+    let waited =
+        tokio::time::timeout(Duration::from_secs(args.timeout), wait_ready(&services, &args.name)).await;
     match waited {
         Ok(url) => {
             println!("---\n{} is ready at {}", args.name, url?);
@@ -108,7 +109,8 @@ async fn wait_ready(services: &Api<DynamicObject>, name: &str) -> Result<String>
     let mut seen = pin!(watcher(services.clone(), only).applied_objects());
     while let Some(object) = seen.try_next().await? {
         let generation = object.metadata.generation.unwrap_or_default();
-        let is_current = object.data["status"]["observedGeneration"].as_i64().is_none_or(|seen| seen >= generation);
+        let is_current =
+            object.data["status"]["observedGeneration"].as_i64().is_none_or(|seen| seen >= generation);
         let is_ready = connect::condition(&object, "Ready").is_some_and(|(status, ..)| status == "True");
         if is_current && is_ready {
             return Ok(object.data["status"]["url"].as_str().unwrap_or_default().to_owned());
@@ -120,6 +122,7 @@ async fn wait_ready(services: &Api<DynamicObject>, name: &str) -> Result<String>
 async fn why(services: &Api<DynamicObject>, name: &str) -> String {
     let Ok(object) = services.get(name).await else { return "it is gone".to_owned() };
     let failure = object.data["status"]["modelStatus"]["lastFailureInfo"]["message"].as_str();
-    let ready = connect::condition(&object, "Ready").map(|(_, reason, message)| format!("{reason}: {message}"));
+    let ready =
+        connect::condition(&object, "Ready").map(|(_, reason, message)| format!("{reason}: {message}"));
     failure.map(str::to_owned).or(ready).unwrap_or_else(|| "it has no status yet".to_owned())
 }

@@ -16,7 +16,10 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     let folder = args.data.folder()?;
     let Some(state) = folder.running() else {
-        bail!("no server runs on {0}; start one with `slipway up --detach --data {0}`", folder.path().display());
+        bail!(
+            "no server runs on {0}; start one with `slipway up --detach --data {0}`",
+            folder.path().display()
+        );
     };
     println!("export KUBECONFIG={}", quoted(&folder.kubeconfig().to_string_lossy()));
     for (variable, part) in [("MLFLOW_TRACKING_URI", "mlflow"), ("KF_PIPELINES_ENDPOINT", "pipelines")] {

@@ -109,10 +109,12 @@ fn entry(args: &Add) -> Result<Entry> {
         Ok((key.to_owned(), value.to_owned()))
     });
     let copies = args.copy.iter().map(|pair| {
-        let (src, dest) = pair.rsplit_once(':').with_context(|| format!("--copy {pair}: SRC:DEST was expected"))?;
+        let (src, dest) =
+            pair.rsplit_once(':').with_context(|| format!("--copy {pair}: SRC:DEST was expected"))?;
         Ok(Copy { src: std::path::absolute(src)?, dest: dest.to_owned() })
     });
-    let prepend = args.path_prepend.iter().map(|path| Ok(std::path::absolute(path)?.to_string_lossy().into_owned()));
+    let prepend =
+        args.path_prepend.iter().map(|path| Ok(std::path::absolute(path)?.to_string_lossy().into_owned()));
     Ok(Entry {
         name: args.name.clone(),
         from,

@@ -92,7 +92,12 @@ async fn submit(args: SubmitArgs) -> Result<()> {
     let finished = client.follow(&id, |task| tree.show(task)).await?;
     println!("run {} {} after {} ms", args.run_name, finished.state, tree.started.elapsed().as_millis());
     if finished.state != "SUCCEEDED" {
-        bail!("run {} {}: {}\n  slipway logs {0} shows what its steps said", args.run_name, finished.state, finished.message);
+        bail!(
+            "run {} {}: {}\n  slipway logs {0} shows what its steps said",
+            args.run_name,
+            finished.state,
+            finished.message
+        );
     }
     Ok(())
 }
@@ -101,7 +106,8 @@ async fn submit(args: SubmitArgs) -> Result<()> {
 fn uncompiled(path: &Path) -> Result<String> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let shown = path.display();
-    let is_old = ["create_component_from_func", "ContainerOp", "VolumeMount("].iter().any(|name| text.contains(name));
+    let is_old =
+        ["create_component_from_func", "ContainerOp", "VolumeMount("].iter().any(|name| text.contains(name));
     if is_old {
         return Ok(format!(
             "{shown} uses names of kfp 1 (create_component_from_func, …) that kfp 2 does not have, and this server runs \
@@ -109,7 +115,9 @@ fn uncompiled(path: &Path) -> Result<String> {
              its working form"
         ));
     }
-    Ok(format!("{shown} is source; compile it first (`kfp dsl compile --py {shown} --output pipeline.yaml`) and submit that"))
+    Ok(format!(
+        "{shown} is source; compile it first (`kfp dsl compile --py {shown} --output pipeline.yaml`) and submit that"
+    ))
 }
 
 fn endpoint(args: &SubmitArgs) -> Result<String> {
@@ -121,7 +129,10 @@ fn endpoint(args: &SubmitArgs) -> Result<String> {
         return Ok(address);
     }
     std::env::var("KF_PIPELINES_ENDPOINT").ok().with_context(|| {
-        format!("no server runs on {0}; start one with `slipway up --detach --data {0}`", folder.path().display())
+        format!(
+            "no server runs on {0}; start one with `slipway up --detach --data {0}`",
+            folder.path().display()
+        )
     })
 }
 
@@ -143,7 +154,12 @@ struct Tree {
 
 impl Tree {
     fn new() -> Self {
-        Self { started: Instant::now(), live: std::io::stdout().is_terminal(), tasks: Vec::new(), lines_drawn: 0 }
+        Self {
+            started: Instant::now(),
+            live: std::io::stdout().is_terminal(),
+            tasks: Vec::new(),
+            lines_drawn: 0,
+        }
     }
 
     fn show(&mut self, task: &TaskState) {
@@ -155,7 +171,12 @@ impl Tree {
             self.redraw();
         } else {
             let message = if task.message.is_empty() { String::new() } else { format!("  {}", task.message) };
-            println!("{:>7} ms  {:<10} {}{message}", self.started.elapsed().as_millis(), task.state, task.name);
+            println!(
+                "{:>7} ms  {:<10} {}{message}",
+                self.started.elapsed().as_millis(),
+                task.state,
+                task.name
+            );
         }
     }
 

@@ -80,7 +80,9 @@ fn step_name(pod: &Pod) -> String {
 }
 
 fn matches_step(pod: &Pod, step: &str) -> bool {
-    step_name(pod) == step || pod.name_any() == step || pod.annotations().get(NODE_NAME).is_some_and(|name| name == step)
+    step_name(pod) == step
+        || pod.name_any() == step
+        || pod.annotations().get(NODE_NAME).is_some_and(|name| name == step)
 }
 
 async fn print_log(pods: &Api<Pod>, pod: &Pod, follow: bool, prefix_lines: bool) -> Result<()> {

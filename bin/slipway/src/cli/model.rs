@@ -22,7 +22,9 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// What a model is, whether it is safe to load, and what will serve it.
-    #[command(after_help = "Examples:\n  slipway model inspect model.joblib\n  slipway model inspect models:/iris/1 -o json")]
+    #[command(
+        after_help = "Examples:\n  slipway model inspect model.joblib\n  slipway model inspect models:/iris/1 -o json"
+    )]
     Inspect(Inspect),
 }
 
@@ -82,7 +84,8 @@ fn print(report: &Inspection) {
     let line = |name: &str, value: &str| println!("{name:<10} {value}");
     line("file", &report.file);
     if let Some(format) = &report.format {
-        let flavor = format.mlflow_flavor.as_ref().map(|flavor| format!(", MLflow {flavor}")).unwrap_or_default();
+        let flavor =
+            format.mlflow_flavor.as_ref().map(|flavor| format!(", MLflow {flavor}")).unwrap_or_default();
         line("format", &format!("{} ({}, {} bytes){flavor}", format.name, format.packing, format.bytes));
     }
     for (index, estimator) in report.estimators.iter().enumerate() {
@@ -99,7 +102,10 @@ fn print(report: &Inspection) {
     if let Some(version) = &report.sklearn_version {
         line("sklearn", version);
     }
-    line("safe", if report.safe { "yes: nothing in it is executed" } else { "no: it names what only code would be" });
+    line(
+        "safe",
+        if report.safe { "yes: nothing in it is executed" } else { "no: it names what only code would be" },
+    );
     if let Some(server) = &report.served_by {
         line("served by", &format!("{server} ({})", report.methods.join(", ")));
     }

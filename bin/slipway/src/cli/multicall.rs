@@ -29,7 +29,9 @@ pub fn translate(arguments: Vec<OsString>) -> Call {
             Call::Ours(ours)
         }
         Some("tensorflow_model_server") => {
-            eprintln!("tensorflow_model_server: this slipway does not speak its flags; use `slipway serve --help`");
+            eprintln!(
+                "tensorflow_model_server: this slipway does not speak its flags; use `slipway serve --help`"
+            );
             Call::Done(ExitCode::FAILURE)
         }
         _ => Call::Ours(arguments),

@@ -50,7 +50,8 @@ pub fn run(args: Args) -> Result<()> {
         if args.example {
             println!("curl {url} -H 'Content-Type: application/json' -d '{body}'");
         }
-        let answer = http.post(&url).json(&body).send().await.with_context(|| format!("cannot reach {url}"))?;
+        let answer =
+            http.post(&url).json(&body).send().await.with_context(|| format!("cannot reach {url}"))?;
         let status = answer.status();
         let text = answer.text().await?;
         if !status.is_success() {
@@ -77,7 +78,8 @@ fn instances(rows: &str) -> Result<Value> {
 }
 
 fn number(cell: &str) -> Result<f64> {
-    cell.parse().with_context(|| format!("{cell:?} is no number; rows look like 5.1,3.5,1.4,0.2 or [[5.1, …]]"))
+    cell.parse()
+        .with_context(|| format!("{cell:?} is no number; rows look like 5.1,3.5,1.4,0.2 or [[5.1, …]]"))
 }
 
 /// Base URL of the InferenceService's Service, as reached from this machine.

@@ -31,7 +31,13 @@ pub fn run(args: &Args) -> Result<()> {
     match args.output {
         Form::Json => println!("{}", serde_json::to_string_pretty(&state)?),
         Form::Text => {
-            println!("slipway {}  pid {}  network {}  data {}", state.version, state.pid, state.network, folder.path().display());
+            println!(
+                "slipway {}  pid {}  network {}  data {}",
+                state.version,
+                state.pid,
+                state.network,
+                folder.path().display()
+            );
             for (part, address) in &state.addresses {
                 println!("  {part:<12} {address}");
             }

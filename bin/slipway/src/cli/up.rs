@@ -72,7 +72,12 @@ fn print_welcome(folder: &Folder, state: &cluster::folder::State, took: Duration
         println!("ready in {} ms", took.as_millis());
         return;
     }
-    println!("slipway {} is ready ({} ms), data in {}", state.version, took.as_millis(), folder.path().display());
+    println!(
+        "slipway {} is ready ({} ms), data in {}",
+        state.version,
+        took.as_millis(),
+        folder.path().display()
+    );
     for (part, address) in &state.addresses {
         println!("  {part:<12} {address}");
     }
@@ -87,7 +92,12 @@ fn data_hint(folder: &Folder) -> String {
 /// Starts this very command without `--detach` in a session of its own, and waits until it reports or ends.
 fn detach(folder: &Folder) -> Result<()> {
     if let Some(state) = folder.running() {
-        println!("slipway {} runs already (pid {}), data in {}", state.version, state.pid, folder.path().display());
+        println!(
+            "slipway {} runs already (pid {}), data in {}",
+            state.version,
+            state.pid,
+            folder.path().display()
+        );
         return Ok(());
     }
     let log = server_log(folder)?;
@@ -114,7 +124,11 @@ fn detach(folder: &Folder) -> Result<()> {
     let said = fs::read_to_string(&log).unwrap_or_default();
     let tail: Vec<&str> = said.lines().rev().take(5).collect();
     let tail: Vec<&str> = tail.into_iter().rev().collect();
-    bail!("the server ended with {status} before it was ready:\n{}\n(its log: {})", tail.join("\n"), log.display())
+    bail!(
+        "the server ended with {status} before it was ready:\n{}\n(its log: {})",
+        tail.join("\n"),
+        log.display()
+    )
 }
 
 fn server_log(folder: &Folder) -> Result<PathBuf> {

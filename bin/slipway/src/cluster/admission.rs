@@ -19,7 +19,14 @@ impl Admission for Workflows {
 
     fn defaults(&self, _group: &str, _version: &str, _kind: &str, _object: &mut Value) {}
 
-    fn validate(&self, _: &str, _: &str, kind: &str, object: &Value, _old: Option<&Value>) -> Vec<FieldError> {
+    fn validate(
+        &self,
+        _: &str,
+        _: &str,
+        kind: &str,
+        object: &Value,
+        _old: Option<&Value>,
+    ) -> Vec<FieldError> {
         let Err(problems) = api::workflow::admission::check(kind, object) else { return Vec::new() };
         problems.0.into_iter().map(|problem| finding(object, problem.field, problem.detail)).collect()
     }
@@ -36,7 +43,14 @@ impl Admission for Serving {
         api::serving::admission::defaults(kind, object);
     }
 
-    fn validate(&self, _: &str, _: &str, kind: &str, object: &Value, _old: Option<&Value>) -> Vec<FieldError> {
+    fn validate(
+        &self,
+        _: &str,
+        _: &str,
+        kind: &str,
+        object: &Value,
+        _old: Option<&Value>,
+    ) -> Vec<FieldError> {
         let problems = api::serving::admission::check(kind, object);
         problems.into_iter().map(|problem| finding(object, problem.field, problem.detail)).collect()
     }
@@ -44,7 +58,8 @@ impl Admission for Serving {
 
 /// `field: Invalid value: <the value there>: detail`.
 fn finding(object: &Value, field: String, detail: String) -> FieldError {
-    let pointer: String = field.split(['.', '[']).map(|part| format!("/{}", part.trim_end_matches(']'))).collect();
+    let pointer: String =
+        field.split(['.', '[']).map(|part| format!("/{}", part.trim_end_matches(']'))).collect();
     match object.pointer(&pointer).filter(|value| !value.is_object() && !value.is_array()) {
         Some(value) => FieldError::invalid(field, value.clone(), detail),
         None => FieldError::invalid(field, "", detail),

@@ -134,9 +134,8 @@ impl Port {
     pub fn listen(self, part: &str) -> Result<TcpListener> {
         let bind = |port| TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
         let listener = match self {
-            Self::Asked(port) => {
-                bind(port).with_context(|| format!("cannot listen on 127.0.0.1:{port} (--{part}-port; 0 takes any)"))?
-            }
+            Self::Asked(port) => bind(port)
+                .with_context(|| format!("cannot listen on 127.0.0.1:{port} (--{part}-port; 0 takes any)"))?,
             Self::Default(port) => bind(port).or_else(|_| bind(0))?,
             Self::Again(last, default) => bind(last).or_else(|_| bind(default)).or_else(|_| bind(0))?,
         };
@@ -150,7 +149,8 @@ impl Config {
     pub fn checked(folder: &Folder, flags: Options) -> Result<Self> {
         let file = match &flags.config {
             Some(path) => {
-                let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+                let text =
+                    fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
                 serde_yaml_ng::from_str(&text).with_context(|| format!("{}", path.display()))?
             }
             None => Options::default(),
@@ -240,7 +240,8 @@ mod tests {
 
     #[test]
     fn a_database_of_another_kind_is_refused() {
-        let refused = checked(Options { database_url: Some("mysql://x".into()), ..Options::default() }).unwrap_err();
+        let refused =
+            checked(Options { database_url: Some("mysql://x".into()), ..Options::default() }).unwrap_err();
         assert!(refused.to_string().contains("sqlite://PATH or postgres://"));
     }
 }

@@ -44,14 +44,16 @@ impl Folder {
             return Ok(Self(std::path::absolute(path)?));
         }
         let home = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from);
-        let home = home.or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".local/share")));
+        let home =
+            home.or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".local/share")));
         let home = home.context("neither HOME nor XDG_DATA_HOME is set; name a folder with --data DIR")?;
         Ok(Self(home.join("slipway")))
     }
 
     /// Whether no `--data` was given: then the kubeconfig context is just `slipway`.
     pub fn is_default(&self) -> bool {
-        std::env::var_os("SLIPWAY_DATA").is_none() && Self::resolve(None).is_ok_and(|default| default.0 == self.0)
+        std::env::var_os("SLIPWAY_DATA").is_none()
+            && Self::resolve(None).is_ok_and(|default| default.0 == self.0)
     }
 
     /// Makes the folder, for its owner only.
@@ -130,7 +132,9 @@ pub fn start_ticks(pid: u32) -> io::Result<u64> {
     // The command name (field 2) may hold anything but ends at the last parenthesis.
     let after_name = stat.rsplit_once(')').map(|(_, rest)| rest).unwrap_or_default();
     let field = after_name.split_whitespace().nth(19);
-    field.and_then(|ticks| ticks.parse().ok()).ok_or_else(|| io::Error::other("no start time in /proc/PID/stat"))
+    field
+        .and_then(|ticks| ticks.parse().ok())
+        .ok_or_else(|| io::Error::other("no start time in /proc/PID/stat"))
 }
 
 /// Writes a file so that a reader sees the old content or the new, never a part, also after a power cut.

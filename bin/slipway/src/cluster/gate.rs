@@ -52,11 +52,15 @@ impl KubernetesGate {
     async fn review(&self, token: &str) -> Result<Caller, Refusal> {
         let spec = TokenReviewSpec { token: Some(token.to_owned()), ..TokenReviewSpec::default() };
         let review = TokenReview { spec, ..TokenReview::default() };
-        let answer = Api::<TokenReview>::all(self.client.clone()).create(&PostParams::default(), &review).await;
-        let status = answer.map_err(|error| Refusal::Unavailable(error.to_string()))?.status.unwrap_or_default();
+        let answer =
+            Api::<TokenReview>::all(self.client.clone()).create(&PostParams::default(), &review).await;
+        let status =
+            answer.map_err(|error| Refusal::Unavailable(error.to_string()))?.status.unwrap_or_default();
         let name = status.user.and_then(|user| user.username).unwrap_or_default();
         if status.authenticated != Some(true) {
-            return Err(Refusal::Unauthenticated(status.error.unwrap_or_else(|| "nobody knows it".to_owned())));
+            return Err(Refusal::Unauthenticated(
+                status.error.unwrap_or_else(|| "nobody knows it".to_owned()),
+            ));
         }
         match name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':')) {
             Some((super::PLATFORM_NAMESPACE, _)) => Ok(Caller::Platform),
@@ -80,7 +84,8 @@ impl Gate for KubernetesGate {
     }
 
     async fn task_result(&self, post: TaskResultPost) -> Result<(), Refusal> {
-        let results: Api<WorkflowTaskResult> = Api::namespaced(self.client.clone(), &post.task_result.namespace);
+        let results: Api<WorkflowTaskResult> =
+            Api::namespaced(self.client.clone(), &post.task_result.namespace);
         let object = task_result(post)?;
         match results.create(&PostParams::default(), &object).await {
             Ok(_) => Ok(()),

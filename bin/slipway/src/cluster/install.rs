@@ -29,7 +29,8 @@ pub async fn apply(client: &Client) -> Result<()> {
 async fn apply_one(client: &Client, mut document: Value) -> Result<()> {
     let digest = hex::encode(Sha256::digest(document.to_string()));
     document["metadata"]["annotations"][DIGEST] = json!(digest);
-    let object: DynamicObject = serde_json::from_value(document.clone()).context("a document has no type or metadata")?;
+    let object: DynamicObject =
+        serde_json::from_value(document.clone()).context("a document has no type or metadata")?;
     let name = object.name_any();
     let objects = objects(client, &object)?;
     match objects.get_opt(&name).await? {
@@ -39,7 +40,10 @@ async fn apply_one(client: &Client, mut document: Value) -> Result<()> {
             Ok(())
         }
         None => {
-            objects.create(&PostParams::default(), &object).await.with_context(|| format!("cannot create {name}"))?;
+            objects
+                .create(&PostParams::default(), &object)
+                .await
+                .with_context(|| format!("cannot create {name}"))?;
             Ok(())
         }
     }

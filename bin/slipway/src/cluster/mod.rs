@@ -15,11 +15,7 @@ mod mirror;
 mod pipelines_cache;
 mod streams;
 
-use std::{
-    collections::BTreeMap,
-    net::TcpListener,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, net::TcpListener, sync::Arc};
 
 use anyhow::{Context, Result};
 use apiserver::ApiServer;
@@ -37,7 +33,15 @@ use folder::{Folder, State};
 
 /// Parts with a log of their own: the crate names that events come from.
 pub const PARTS: &[&str] = &[
-    "apiserver", "workloads", "node", "workflows", "pipelines", "registry", "serving", "gateway", "objects",
+    "apiserver",
+    "workloads",
+    "node",
+    "workflows",
+    "pipelines",
+    "registry",
+    "serving",
+    "gateway",
+    "objects",
 ];
 /// Namespace of the platform's own objects.
 const PLATFORM_NAMESPACE: &str = "kubeflow";
@@ -129,14 +133,26 @@ async fn start(
     let faces = Faces { trust, shutdown: shutdown.clone() };
 
     let gate = Arc::new(gate::KubernetesGate::new(identity::part(&api, "objects")));
-    faces.serve(parts, "artifacts", listeners.artifacts, objects::face::router(artifacts.clone(), gate), false)?;
+    faces.serve(
+        parts,
+        "artifacts",
+        listeners.artifacts,
+        objects::face::router(artifacts.clone(), gate),
+        false,
+    )?;
 
-    let mlflow_store = object_store::local::LocalFileSystem::new_with_prefix(made(folder.path().join("artifacts/mlflow"))?)?;
+    let mlflow_store =
+        object_store::local::LocalFileSystem::new_with_prefix(made(folder.path().join("artifacts/mlflow"))?)?;
     let registry_config = registry::Config::new(config.database_url.clone(), Arc::new(mlflow_store));
     let registry = registry::Registry::open(registry_config).await.context("cannot open the registry")?;
     faces.serve(parts, "mlflow", listeners.mlflow, registry.router(), false)?;
     let recorder = registry::lineage::recorder::run(identity::part(&api, "registry"), registry.clone());
-    parts.spawn(async move { ("registry", { recorder.await; Ok(()) }) });
+    parts.spawn(async move {
+        ("registry", {
+            recorder.await;
+            Ok(())
+        })
+    });
 
     let pipelines = pipelines::Pipelines::open(pipelines::Config {
         database_url: config.database_url.clone(),
@@ -151,7 +167,12 @@ async fn start(
     faces.serve(parts, "pipelines", listeners.pipelines, pipelines.router(), false)?;
 
     let (gateway, follow) = gateway::start(identity::part(&api, "gateway"));
-    parts.spawn(async move { ("gateway", { follow.await; Ok(()) }) });
+    parts.spawn(async move {
+        ("gateway", {
+            follow.await;
+            Ok(())
+        })
+    });
     faces.serve(parts, "gateway", listeners.gateway, gateway, true)?;
 
     start_controllers(folder, &config, &api, &addresses, pipelines, parts);
@@ -180,7 +201,8 @@ async fn open_network(folder: &Folder, config: &Config) -> Result<Arc<dyn Networ
 }
 
 async fn start_api(folder: &Folder, listeners: &Listeners, network: &dyn Network) -> Result<Arc<ApiServer>> {
-    let store = store::Store::open(folder.path(), store::Options::default()).context("cannot open the cluster's state")?;
+    let store = store::Store::open(folder.path(), store::Options::default())
+        .context("cannot open the cluster's state")?;
     let pki = apiserver::pki::Pki::open(&folder.path().join("pki"))?;
     let api_config = apiserver::Config {
         advertise: listeners.kubernetes.local_addr()?,
@@ -208,7 +230,12 @@ fn serve_api(
     let tls = api.pki().server_tls(&[service_ip.into(), network.host_ip().into()], &[])?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let served = Arc::clone(api).serve(listener, tls, shutdown.clone());
-    parts.spawn(async move { ("the Kubernetes API", { served.await; Ok(()) }) });
+    parts.spawn(async move {
+        ("the Kubernetes API", {
+            served.await;
+            Ok(())
+        })
+    });
     Ok(())
 }
 
@@ -219,7 +246,9 @@ fn write_kubeconfig(folder: &Folder, config: &Config, api: &ApiServer, address: 
     if !config.merge_kubeconfig {
         return Ok(());
     }
-    let Some(file) = kubeconfig::user_file().filter(|file| *file != folder.kubeconfig()) else { return Ok(()) };
+    let Some(file) = kubeconfig::user_file().filter(|file| *file != folder.kubeconfig()) else {
+        return Ok(());
+    };
     if let Err(error) = kubeconfig::merge_into(&file, &text, &context) {
         // The cluster is whole without it; `slipway env` points at its own kubeconfig.
         tracing::warn!("the kubeconfig was not merged: {error:#}");
@@ -283,7 +312,12 @@ fn start_controllers(
         root_ca_pem: api.pki().ca_certificate().to_owned(),
         volumes_dir: folder.path().join("volumes"),
     });
-    parts.spawn(async move { ("workloads", { workloads.await; Ok(()) }) });
+    parts.spawn(async move {
+        ("workloads", {
+            workloads.await;
+            Ok(())
+        })
+    });
     let workflows = workflows::run(
         identity::part(api, "workflows"),
         workflows::Config {
@@ -294,7 +328,12 @@ fn start_controllers(
             cache: Arc::new(pipelines_cache::Cache(pipelines)),
         },
     );
-    parts.spawn(async move { ("workflows", { workflows.await; Ok(()) }) });
+    parts.spawn(async move {
+        ("workflows", {
+            workflows.await;
+            Ok(())
+        })
+    });
     let serving = serving::run(
         identity::part(api, "serving"),
         serving::Config {
@@ -305,7 +344,12 @@ fn start_controllers(
             ..serving::Config::default()
         },
     );
-    parts.spawn(async move { ("serving", { serving.await; Ok(()) }) });
+    parts.spawn(async move {
+        ("serving", {
+            serving.await;
+            Ok(())
+        })
+    });
 }
 
 async fn start_node(
@@ -317,7 +361,12 @@ async fn start_node(
 ) -> Result<()> {
     let client = identity::node(api, NODE_NAME);
     let proxy = node::network::proxy::run(client.clone(), Arc::clone(&network));
-    parts.spawn(async move { ("the Service proxy", { proxy.await; Ok(()) }) });
+    parts.spawn(async move {
+        ("the Service proxy", {
+            proxy.await;
+            Ok(())
+        })
+    });
     let names = match node::network::dns::Server::bind(network.as_ref(), "cluster.local").await {
         Ok(server) => Some(server),
         Err(error) => {
@@ -346,12 +395,16 @@ async fn start_node(
     .context("cannot start the node")?;
     if let Some(names) = names {
         let served = names.run(client);
-        parts.spawn(async move { ("the name server", { served.await; Ok(()) }) });
+        parts.spawn(async move {
+            ("the name server", {
+                served.await;
+                Ok(())
+            })
+        });
     }
     api.set_pod_streams(Arc::new(streams::NodeStreams::new(node, folder.logs())));
     Ok(())
 }
-
 
 /// Images of known servers that this very binary is.
 fn builtin_images() -> Vec<node::images::Builtin> {

@@ -18,7 +18,8 @@ pub struct Cache(pub Pipelines);
 impl StepCache for Cache {
     async fn lookup(&self, key: &CacheKey) -> Option<CachedOutputs> {
         let found = cache::lookup(&self.0, &key_of(key)).await;
-        let entry = found.inspect_err(|error| tracing::warn!(%error, "the step cache was not asked")).ok()??;
+        let entry =
+            found.inspect_err(|error| tracing::warn!(%error, "the step cache was not asked")).ok()??;
         serde_json::from_value(entry.outputs).ok()
     }
 
@@ -26,7 +27,8 @@ impl StepCache for Cache {
         let Ok(value) = serde_json::to_value(outputs) else { return };
         let mut artifact_uris = Vec::new();
         collect_uris(&value, &mut artifact_uris);
-        let entry = Entry { run_id: run.to_owned(), node_id: node_id.to_owned(), outputs: value, artifact_uris };
+        let entry =
+            Entry { run_id: run.to_owned(), node_id: node_id.to_owned(), outputs: value, artifact_uris };
         if let Err(error) = cache::record(&self.0, &key_of(key), &entry).await {
             tracing::warn!(%error, "a step's result was not kept");
         }
@@ -34,7 +36,11 @@ impl StepCache for Cache {
 }
 
 fn key_of(key: &CacheKey) -> Key {
-    Key { namespace: key.namespace.clone(), pipeline: key.scope.clone(), fingerprint: key.fingerprint.clone() }
+    Key {
+        namespace: key.namespace.clone(),
+        pipeline: key.scope.clone(),
+        fingerprint: key.fingerprint.clone(),
+    }
 }
 
 /// Every `uri` field: what must still exist for the result to be of use.

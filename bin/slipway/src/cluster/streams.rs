@@ -43,7 +43,8 @@ impl PodStreams for NodeStreams {
             return part_log(&self.logs, part, &options);
         }
         let since_seconds = options.since_seconds.and_then(|seconds| i64::try_from(seconds).ok());
-        let since = since_seconds.map(|seconds| jiff::Timestamp::now() - jiff::SignedDuration::from_secs(seconds));
+        let since =
+            since_seconds.map(|seconds| jiff::Timestamp::now() - jiff::SignedDuration::from_secs(seconds));
         let wanted = logs::Options {
             follow: options.follow,
             previous: options.previous,
@@ -88,9 +89,9 @@ fn told(error: node::Error) -> StreamError {
     let text = error.to_string();
     match error {
         node::Error::NoSuchPod { .. } => StreamError::NotFound(text),
-        node::Error::NoSuchContainer { .. } | node::Error::NotStarted { .. } | node::Error::NoPrevious { .. } => {
-            StreamError::NotReady(text)
-        }
+        node::Error::NoSuchContainer { .. }
+        | node::Error::NotStarted { .. }
+        | node::Error::NoPrevious { .. } => StreamError::NotReady(text),
         other => StreamError::Failed(format!("{:#}", anyhow::Error::from(other))),
     }
 }
@@ -168,7 +169,8 @@ async fn run_on_terminal(
 
 /// The end of a part's log file. Following is not offered: the file may be cut over under the reader.
 fn part_log(folder: &Path, part: &str, options: &LogOptions) -> Result<LogStream, StreamError> {
-    let failed = |error: std::io::Error| StreamError::Failed(format!("cannot read the log of {part}: {error}"));
+    let failed =
+        |error: std::io::Error| StreamError::Failed(format!("cannot read the log of {part}: {error}"));
     let text = match std::fs::read(telemetry::part_log(folder, part)) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
         other => other.map_err(failed)?,

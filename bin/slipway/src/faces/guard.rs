@@ -40,12 +40,16 @@ impl fmt::Display for Refusal {
                 out,
                 "Host \"{host}\" is not this server: a loopback address, localhost or a cluster name was expected"
             ),
-            Self::ForeignOrigin(origin) => write!(out, "requests of pages from \"{origin}\" are not answered"),
+            Self::ForeignOrigin(origin) => {
+                write!(out, "requests of pages from \"{origin}\" are not answered")
+            }
             Self::Untrusted(Some(uid)) => write!(
                 out,
                 "user {uid} does not own this cluster; send `Authorization: Bearer` with the token in its data folder"
             ),
-            Self::Untrusted(None) => write!(out, "an unknown peer must send `Authorization: Bearer` with a token"),
+            Self::Untrusted(None) => {
+                write!(out, "an unknown peer must send `Authorization: Bearer` with a token")
+            }
         }
     }
 }
@@ -119,7 +123,12 @@ mod tests {
             ("cluster name", Some(1000), &[("host", "ml-pipeline.kubeflow.svc:8888")], None),
             ("other user", Some(1001), &[("host", "127.0.0.1")], Some(Refusal::Untrusted(Some(1001)))),
             ("with token", Some(1001), &[("host", "[::1]:1"), ("authorization", "Bearer secret")], None),
-            ("bad token", None, &[("host", "127.0.0.1"), ("authorization", "Bearer secreT")], Some(Refusal::Untrusted(None))),
+            (
+                "bad token",
+                None,
+                &[("host", "127.0.0.1"), ("authorization", "Bearer secreT")],
+                Some(Refusal::Untrusted(None)),
+            ),
             ("rebinding", Some(1000), &[("host", "evil.example")], foreign_host("evil.example")),
             ("no host", Some(1000), &[], foreign_host("")),
             (

@@ -160,7 +160,7 @@ impl Images {
     pub async fn resolve(&self, image: &str, pull_policy: Option<&str>) -> Result<Image, Error> {
         let full = name::normalise(image).ok_or_else(|| Error::InvalidName { image: image.into() })?;
         if let Some(entry) = store::find(&self.data_dir, &full) {
-            return self.from_entry(&full, entry).await;
+            return self.entry_image(&full, entry).await;
         }
         if let Some(builtin) = self.builtin(&full) {
             return Ok(builtin);
@@ -219,7 +219,7 @@ impl Images {
         }
     }
 
-    async fn from_entry(&self, full: &str, entry: store::Entry) -> Result<Image, Error> {
+    async fn entry_image(&self, full: &str, entry: store::Entry) -> Result<Image, Error> {
         let broken = |reason: String| Error::Broken { image: full.to_owned(), reason };
         let mut image = match &entry.from {
             From::Host if self.config.strict => return Err(Error::Strict { image: full.to_owned() }),

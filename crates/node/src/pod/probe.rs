@@ -7,7 +7,6 @@ use k8s_openapi::api::core::v1::{Container, ExecAction, HTTPGetAction, Lifecycle
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::folder::PodFolder;
@@ -69,7 +68,7 @@ pub fn watch(
     attempt: u32,
     kind: Kind,
     probe: Probe,
-    report: impl Fn(Report) -> Option<mpsc::Sender<()>> + Send + Sync + 'static,
+    report: impl Fn(Report) + Send + Sync + 'static,
 ) -> JoinHandle<()> {
     tokio::spawn(async move {
         let seconds =

@@ -149,7 +149,7 @@ fn terminated(exit: &Exit, id: String) -> ContainerStateTerminated {
         signal: None,
         reason: Some(exit.reason.clone().unwrap_or_else(|| usual.into())),
         message: exit.message.clone(),
-        started_at: exit.started_at.as_deref().and_then(time).or_else(|| Some(Time(Timestamp::UNIX_EPOCH))),
+        started_at: exit.started_at.as_deref().and_then(time).or(Some(Time(Timestamp::UNIX_EPOCH))),
         finished_at: time(&exit.finished_at),
         container_id: Some(id),
     }

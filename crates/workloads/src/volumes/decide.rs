@@ -318,7 +318,7 @@ mod tests {
     fn a_bound_claim_rests_and_a_lost_one_is_told() {
         let bound = claim(json!({"volumeName": "v"}), "Bound");
         let tied = volume("v", "1Gi", json!({"namespace": "ns", "name": "data", "uid": "u1"}));
-        assert_eq!(step(&bound, &[tied.clone()]), ClaimStep::Nothing);
+        assert_eq!(step(&bound, std::slice::from_ref(&tied)), ClaimStep::Nothing);
         assert_eq!(step(&bound, &[]), ClaimStep::Lost);
         let half = claim(json!({"volumeName": "v"}), "Pending");
         assert_eq!(step(&half, &[tied]), ClaimStep::Bind("v".into()));

@@ -90,6 +90,7 @@ async fn bind(address: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
     Ok((udp, TcpListener::bind(address).await?))
 }
 
+#[allow(clippy::large_enum_variant, reason = "one at a time, moved once")]
 enum Change {
     Service(Box<watcher::Event<Service>>),
     Slice(watcher::Event<EndpointSlice>),

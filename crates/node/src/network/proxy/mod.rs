@@ -59,6 +59,7 @@ pub async fn run(client: Client, network: Arc<dyn Network>) {
     }
 }
 
+#[allow(clippy::large_enum_variant, reason = "one at a time, moved once")]
 enum Change {
     Service(Box<watcher::Event<Service>>),
     Slice(watcher::Event<EndpointSlice>),
