@@ -40,7 +40,7 @@ const LAYERS: &[(u8, &[&str])] = &[
             "pod-image",
         ],
     ),
-    (4, &["slipway", "pod", "testkit", "xtask"]),
+    (4, &["slipway", "pod", "xtask"]),
 ];
 /// Arrows inside a layer that are meant.
 const MEANT: &[(&str, &str, &str)] = &[
