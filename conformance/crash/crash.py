@@ -5,6 +5,7 @@ usage: crash.py SLIPWAY DATA SEED [KILLS]. Standard library only, so that it run
 import json
 import os
 import random
+import select
 import signal
 import ssl
 import subprocess
@@ -68,6 +69,14 @@ def step_process():
     return None
 
 
+def end_hard(pid):
+    """-9, and waits until the process is gone: it dies a moment after the signal."""
+    process = os.pidfd_open(pid)
+    signal.pidfd_send_signal(process, signal.SIGKILL)
+    select.select([process], [], [], 30)
+    os.close(process)
+
+
 def main():
     state = up()
     # Every line of the log and of the mark file tells whether the step ran once.
@@ -91,7 +100,7 @@ def main():
         if process and seen:
             assert process == seen, f"the step's process changed from {seen} to {process}"
         seen = process or seen
-        os.kill(state["pid"], signal.SIGKILL)
+        end_hard(state["pid"])
         state = up()
         after = step_process()
         if process and after:

@@ -4,6 +4,7 @@ use std::{pin::pin, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use futures::TryStreamExt;
+use k8s_openapi::api::apps::v1::Deployment;
 use kube::{
     Api,
     api::{DynamicObject, Patch, PatchParams, PostParams},
@@ -68,8 +69,14 @@ async fn apply_and_wait(args: Args, manifest: Value) -> Result<()> {
     if args.timeout == 0 {
         return Ok(());
     }
-    let waited =
-        tokio::time::timeout(Duration::from_secs(args.timeout), wait_ready(&services, &args.name)).await;
+    let served = async {
+        let url = wait_ready(&services, &args.name).await?;
+        // An InferenceService stays Ready while its old model serves on; the new one must have taken over.
+        let deployments = Api::namespaced(cluster.client.clone(), &args.namespace);
+        wait_rolled_out(&deployments, &format!("{}-predictor", args.name)).await?;
+        Ok::<_, anyhow::Error>(url)
+    };
+    let waited = tokio::time::timeout(Duration::from_secs(args.timeout), served).await;
     match waited {
         Ok(url) => {
             println!("---\n{} is ready at {}", args.name, url?);
@@ -119,10 +126,53 @@ async fn wait_ready(services: &Api<DynamicObject>, name: &str) -> Result<String>
     bail!("the watch of {name} ended")
 }
 
+async fn wait_rolled_out(deployments: &Api<Deployment>, name: &str) -> Result<()> {
+    let only = watcher::Config::default().fields(&format!("metadata.name={name}"));
+    let mut seen = pin!(watcher(deployments.clone(), only).applied_objects());
+    while let Some(deployment) = seen.try_next().await? {
+        if is_rolled_out(&deployment) {
+            return Ok(());
+        }
+    }
+    bail!("the watch of {name} ended")
+}
+
+/// As `kubectl rollout status` judges: all replicas are of the latest template, and available.
+fn is_rolled_out(deployment: &Deployment) -> bool {
+    let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+    let Some(status) = &deployment.status else { return false };
+    let is_seen = status.observed_generation >= deployment.metadata.generation;
+    let all = [status.updated_replicas, status.replicas, status.available_replicas];
+    is_seen && all.iter().all(|count| count.unwrap_or(0) == wanted)
+}
+
 async fn why(services: &Api<DynamicObject>, name: &str) -> String {
     let Ok(object) = services.get(name).await else { return "it is gone".to_owned() };
     let failure = object.data["status"]["modelStatus"]["lastFailureInfo"]["message"].as_str();
     let ready =
         connect::condition(&object, "Ready").map(|(_, reason, message)| format!("{reason}: {message}"));
     failure.map(str::to_owned).or(ready).unwrap_or_else(|| "it has no status yet".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_is_served_once_no_replica_of_the_old_one_is_left() {
+        let deployment = |seen: i64, updated: i32, all: i32| -> Deployment {
+            serde_json::from_value(json!({
+                "metadata": { "generation": 2 },
+                "spec": { "replicas": 1, "selector": {}, "template": {} },
+                "status": {
+                    "observedGeneration": seen, "updatedReplicas": updated, "replicas": all, "availableReplicas": 1,
+                },
+            }))
+            .unwrap()
+        };
+        assert!(!is_rolled_out(&deployment(1, 1, 1)), "the new spec is not seen");
+        assert!(!is_rolled_out(&deployment(2, 0, 1)), "the old replica serves");
+        assert!(!is_rolled_out(&deployment(2, 1, 2)), "both serve");
+        assert!(is_rolled_out(&deployment(2, 1, 1)));
+    }
 }
