@@ -90,6 +90,16 @@ impl PodFolder {
         attempts
     }
 
+    /// The containers that started and did not end, as far as the folder knows.
+    pub fn running(&self) -> Vec<Started> {
+        let Ok(items) = std::fs::read_dir(self.path.join(folder::CONTAINERS)) else {
+            return Vec::new();
+        };
+        let names = items.flatten().filter_map(|item| item.file_name().into_string().ok());
+        let last = names.filter_map(|name| self.attempts(&name).last);
+        last.filter(|(_, _, exit)| exit.is_none()).map(|(_, started, _)| started).collect()
+    }
+
     /// Forgets all attempts but the given one and the one before it.
     pub fn prune(&self, container: &str, current: u32) {
         for number in self.attempt_numbers(container) {

@@ -450,9 +450,11 @@ async fn stop(folder: &PodFolder, grace: Duration) -> bool {
     };
     let _ = tokio::time::timeout(grace + STOP_WAIT, ended).await;
     if shim::is_alive(&record) {
-        // Its containers are asked by the kernel to die with it.
         let pid = nix::unistd::Pid::from_raw(record.pid as i32);
         let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+        for started in folder.running() {
+            shim::end_orphan(&started).await;
+        }
     }
     let _ = std::fs::remove_file(folder.path().join(folder::SOCKET));
     true

@@ -10,7 +10,8 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use pod_protocol::shim::{Event, FRAME_BYTES_MAX, PodSpec, Request, ShimRecord, VERSION, folder};
+use pod_protocol::shim::{Event, FRAME_BYTES_MAX, PodSpec, Request, ShimRecord, Started, VERSION, folder};
+use rustix::time::Timespec;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
@@ -18,6 +19,9 @@ use crate::folder::{self as files, PodFolder};
 
 /// Requests or events that may wait on one shim's connection.
 const QUEUE_MAX: usize = 64;
+
+/// How long a killed container may take to be gone; longer means that the kernel holds it (a dead disk or device).
+const ORPHAN_WAIT: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 
 /// A control connection to a living shim. Dropping it does the shim no harm.
 #[derive(Debug, Clone)]
@@ -87,6 +91,27 @@ pub fn start_ticks(pid: u32) -> Option<u64> {
         return None;
     }
     fields.nth(18)?.parse().ok()
+}
+
+/// Ends a container whose shim is gone, and waits until the kernel is done with it. The kernel was asked to let it die
+/// with its shim, but does so in its own time: what is told as ended must have ended.
+pub async fn end_orphan(started: &Started) {
+    use rustix::event::{PollFd, PollFlags, poll};
+    use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+    let pid = i32::try_from(started.pid).ok().and_then(rustix::process::Pid::from_raw);
+    let Some(process) = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) else { return };
+    // Asked when the process is held: its number may be another's by now.
+    if start_ticks(started.pid) != Some(started.start_ticks) {
+        return;
+    }
+    let _ = pidfd_send_signal(&process, Signal::KILL);
+    let ended = tokio::task::spawn_blocking(move || {
+        let mut seen = [PollFd::new(&process, PollFlags::IN)];
+        poll(&mut seen, Some(&ORPHAN_WAIT)).is_ok_and(|ready| ready > 0)
+    });
+    if !matches!(ended.await, Ok(true)) {
+        tracing::warn!(pid = started.pid, "a container does not die, the kernel holds it");
+    }
 }
 
 /// A short path to the socket: the kernel allows 107 bytes, a data folder may be deeper.

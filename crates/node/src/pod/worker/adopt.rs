@@ -43,6 +43,7 @@ impl Worker {
                     self.trust_status(&name, number);
                 }
                 None => {
+                    shim::end_orphan(&started).await;
                     let exit = unknown_exit(&started);
                     let _ = files::write(&self.folder.attempt(&name, number).join(folder::EXIT), &exit);
                     self.ended(&name, exit);

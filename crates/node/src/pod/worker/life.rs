@@ -12,6 +12,7 @@ use crate::folder::{self as files, PodFolder};
 use crate::pod::decide::{self, Phase, RestartPolicy};
 use crate::pod::prepare::Failure;
 use crate::pod::probe::{self, Finding, Kind, Report, Target};
+use crate::shim;
 
 /// What is kept of a termination message, and of a log that stands in for one.
 const MESSAGE_BYTES_MAX: usize = 4096;
@@ -93,7 +94,7 @@ impl Worker {
     }
 
     /// The shim died: its containers died with it, and their codes are what they left, or unknown.
-    pub(super) fn shim_gone(&mut self) {
+    pub(super) async fn shim_gone(&mut self) {
         (self.shim, self.events) = (None, None);
         self.setup = match std::mem::replace(&mut self.setup, Setup::None) {
             Setup::Busy => Setup::Busy,
@@ -108,6 +109,9 @@ impl Worker {
         for (name, attempt, was_running) in running {
             let place = self.folder.attempt(&name, attempt);
             let started: Option<Started> = files::read(&place.join(folder::STARTED)).ok();
+            if let Some(started) = &started {
+                shim::end_orphan(started).await;
+            }
             match (files::read::<Exit>(&place.join(folder::EXIT)).ok(), started) {
                 (Some(exit), _) => self.exited(&name, attempt, exit),
                 (None, None) if !was_running => self.back_to_wait(&name, None),

@@ -158,7 +158,7 @@ impl Worker {
                     Some(message) => self.take(message),
                     None => return,
                 },
-                event = next_event(&mut self.events) => self.take_event(event),
+                event = next_event(&mut self.events) => self.take_event(event).await,
                 () = sleep => {}
                 _ = refresh.tick() => self.refresh().await,
             }
@@ -231,9 +231,9 @@ impl Worker {
         Some(at)
     }
 
-    fn take_event(&mut self, event: Option<Event>) {
+    async fn take_event(&mut self, event: Option<Event>) {
         match event {
-            None => self.shim_gone(),
+            None => self.shim_gone().await,
             Some(Event::Started { container, attempt, started }) => {
                 if self.container(&container).is_some_and(|known| known.attempt == attempt) {
                     self.started(&container, &started);
