@@ -47,6 +47,7 @@ const MEANT: &[(&str, &str, &str)] = &[
     ("api", "objects", "artifact URIs are validated by the same parser"),
     ("node", "pod-image", "the node starts the embedded shim"),
     ("infer", "codecs", ""),
+    ("codecs", "models", "tensors on the wire are the tensors of backends"),
 ];
 /// Crates that must not know Kubernetes.
 const WITHOUT_KUBERNETES: &[&str] =

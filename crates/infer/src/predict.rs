@@ -111,6 +111,10 @@ fn write(outputs: &Outputs, answer: &mut Vec<u8>) -> bool {
         DType::I32 => v1::write(answer, dims, Values::I32(output.slice().unwrap_or_default())),
         DType::F64 => v1::write(answer, dims, Values::F64(output.slice().unwrap_or_default())),
         DType::F32 => v1::write(answer, dims, Values::F32(output.slice().unwrap_or_default())),
+        other => {
+            v1::write_error(answer, &format!("V1 has no form for {}", other.v2_name()));
+            return false;
+        }
     }
     true
 }

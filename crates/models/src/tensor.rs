@@ -19,8 +19,16 @@ compile_error!("tensors are little-endian; views of them would need swapping on 
 #[allow(missing_docs)]
 pub enum DType {
     Bool,
+    U8,
+    U16,
+    U32,
+    U64,
+    I8,
+    I16,
     I32,
     I64,
+    F16,
+    BF16,
     F32,
     F64,
     /// Texts or bytes of any length.
@@ -31,9 +39,10 @@ impl DType {
     /// Bytes of an element; 0 where elements differ.
     pub fn size(self) -> usize {
         match self {
-            Self::Bool => 1,
-            Self::I32 | Self::F32 => 4,
-            Self::I64 | Self::F64 => 8,
+            Self::Bool | Self::U8 | Self::I8 => 1,
+            Self::U16 | Self::I16 | Self::F16 | Self::BF16 => 2,
+            Self::U32 | Self::I32 | Self::F32 => 4,
+            Self::U64 | Self::I64 | Self::F64 => 8,
             Self::Text => 0,
         }
     }
@@ -42,12 +51,41 @@ impl DType {
     pub fn v2_name(self) -> &'static str {
         match self {
             Self::Bool => "BOOL",
+            Self::U8 => "UINT8",
+            Self::U16 => "UINT16",
+            Self::U32 => "UINT32",
+            Self::U64 => "UINT64",
+            Self::I8 => "INT8",
+            Self::I16 => "INT16",
+            Self::F16 => "FP16",
+            Self::BF16 => "BF16",
             Self::I32 => "INT32",
             Self::I64 => "INT64",
             Self::F32 => "FP32",
             Self::F64 => "FP64",
             Self::Text => "BYTES",
         }
+    }
+
+    /// The type of that name in the Open Inference Protocol.
+    pub fn of_v2_name(name: &[u8]) -> Option<Self> {
+        Some(match name {
+            b"BOOL" => Self::Bool,
+            b"UINT8" => Self::U8,
+            b"UINT16" => Self::U16,
+            b"UINT32" => Self::U32,
+            b"UINT64" => Self::U64,
+            b"INT8" => Self::I8,
+            b"INT16" => Self::I16,
+            b"INT32" => Self::I32,
+            b"INT64" => Self::I64,
+            b"FP16" => Self::F16,
+            b"BF16" => Self::BF16,
+            b"FP32" => Self::F32,
+            b"FP64" => Self::F64,
+            b"BYTES" => Self::Text,
+            _ => return None,
+        })
     }
 }
 
@@ -57,6 +95,24 @@ pub trait Element: bytemuck::Pod {
     const DTYPE: DType;
 }
 
+impl Element for u8 {
+    const DTYPE: DType = DType::U8;
+}
+impl Element for u16 {
+    const DTYPE: DType = DType::U16;
+}
+impl Element for u32 {
+    const DTYPE: DType = DType::U32;
+}
+impl Element for u64 {
+    const DTYPE: DType = DType::U64;
+}
+impl Element for i8 {
+    const DTYPE: DType = DType::I8;
+}
+impl Element for i16 {
+    const DTYPE: DType = DType::I16;
+}
 impl Element for i32 {
     const DTYPE: DType = DType::I32;
 }
@@ -172,7 +228,14 @@ impl<'a> Tensor<'a> {
             region.bytes().get(*offset..offset.checked_add(*len)?)?;
         }
         let fits = match dtype {
-            DType::Text => tensor.texts().filter(|text| text.is_some()).count() == shape.count(),
+            DType::Text => {
+                // Bytes that are no UTF-8 are elements too; whoever asks for texts learns it.
+                let mut count = 0;
+                tensor.elements().all(|element| {
+                    count += 1;
+                    element.is_some()
+                }) && count == shape.count()
+            }
             _ => shape.count().checked_mul(dtype.size())? == tensor.bytes().len(),
         };
         fits.then_some(tensor)
@@ -233,17 +296,18 @@ impl<'a> Tensor<'a> {
         }
         let bytes = self.bytes();
         let numbers: Vec<f64> = match self.dtype {
-            DType::F64 => bytes.chunks_exact(8).map(bytemuck::pod_read_unaligned::<f64>).collect(),
-            DType::F32 => {
-                bytes.chunks_exact(4).map(|b| f64::from(bytemuck::pod_read_unaligned::<f32>(b))).collect()
-            }
-            DType::I64 => {
-                bytes.chunks_exact(8).map(|b| bytemuck::pod_read_unaligned::<i64>(b) as f64).collect()
-            }
-            DType::I32 => {
-                bytes.chunks_exact(4).map(|b| f64::from(bytemuck::pod_read_unaligned::<i32>(b))).collect()
-            }
-            DType::Bool => bytes.iter().map(|byte| f64::from(*byte)).collect(),
+            DType::F64 => widened::<f64>(bytes, |x| x),
+            DType::F32 => widened::<f32>(bytes, f64::from),
+            DType::U64 => widened::<u64>(bytes, |x| x as f64),
+            DType::I64 => widened::<i64>(bytes, |x| x as f64),
+            DType::U32 => widened::<u32>(bytes, f64::from),
+            DType::I32 => widened::<i32>(bytes, f64::from),
+            DType::U16 => widened::<u16>(bytes, f64::from),
+            DType::I16 => widened::<i16>(bytes, f64::from),
+            DType::F16 => widened::<u16>(bytes, f64_of_half),
+            DType::BF16 => widened::<u16>(bytes, |x| f64::from(f32::from_bits(u32::from(x) << 16))),
+            DType::I8 => widened::<i8>(bytes, f64::from),
+            DType::Bool | DType::U8 => widened::<u8>(bytes, f64::from),
             DType::Text => return None,
         };
         Some(Cow::Owned(numbers))
@@ -251,21 +315,48 @@ impl<'a> Tensor<'a> {
 
     /// The texts; an element that breaks the layout or is not UTF-8 is `None` and the last.
     pub fn texts(&self) -> impl Iterator<Item = Option<&str>> {
+        let mut elements = self.elements();
+        let mut over = false;
+        std::iter::from_fn(move || {
+            let text = elements.next().filter(|_| !over)?;
+            let text = text.and_then(|bytes| std::str::from_utf8(bytes).ok());
+            over = text.is_none();
+            Some(text)
+        })
+    }
+
+    /// The bytes of each text; an element that breaks the layout is `None` and the last.
+    pub fn elements(&self) -> impl Iterator<Item = Option<&[u8]>> {
         let mut rest = if self.dtype == DType::Text { self.bytes() } else { &[] };
         std::iter::from_fn(move || {
             if rest.is_empty() {
                 return None;
             }
-            let Some((head, tail)) = rest.split_first_chunk::<4>() else {
-                rest = &[];
-                return Some(None);
-            };
-            let len = u32::from_le_bytes(*head) as usize;
-            let text = tail.get(..len).and_then(|bytes| std::str::from_utf8(bytes).ok());
-            rest = if text.is_some() { &tail[len..] } else { &[] };
-            Some(text)
+            let element = rest.split_first_chunk::<4>().and_then(|(head, tail)| {
+                let len = u32::from_le_bytes(*head) as usize;
+                tail.split_at_checked(len)
+            });
+            rest = element.map_or(&[][..], |(_, after)| after);
+            Some(element.map(|(bytes, _)| bytes))
         })
     }
+}
+
+fn widened<T: bytemuck::AnyBitPattern>(bytes: &[u8], widen: impl Fn(T) -> f64) -> Vec<f64> {
+    bytes.chunks_exact(size_of::<T>()).map(|chunk| widen(bytemuck::pod_read_unaligned(chunk))).collect()
+}
+
+/// The value of an IEEE 754 number of half precision.
+pub fn f64_of_half(bits: u16) -> f64 {
+    let sign = if bits >> 15 == 1 { -1.0 } else { 1.0 };
+    let fraction = f64::from(bits & 0x3ff);
+    let magnitude = match bits >> 10 & 0x1f {
+        0 => fraction * 2.0_f64.powi(-24),
+        31 if bits & 0x3ff == 0 => f64::INFINITY,
+        31 => f64::NAN,
+        exponent => (1.0 + fraction / 1024.0) * 2.0_f64.powi(i32::from(exponent) - 15),
+    };
+    sign * magnitude
 }
 
 impl fmt::Debug for Tensor<'_> {
@@ -378,6 +469,27 @@ mod tests {
         assert!(Shape::new(&[usize::MAX, 2]).is_none());
         let shape = Shape::new(&[2]).expect("small");
         assert!(Tensor::new(DType::Text, shape, Storage::Borrowed(&[255, 255, 255, 255, 1])).is_none());
+    }
+
+    #[test]
+    fn small_floats_widen_exactly() {
+        let halves = [0x3c00_u16, 0xc000, 0x0001, 0x7c00, 0x3555, 0x8000];
+        let want = [1.0, -2.0, 2.0_f64.powi(-24), f64::INFINITY, 0.333_251_953_125, -0.0];
+        assert_eq!(halves.map(f64_of_half), want);
+        assert!(f64_of_half(0x7e00).is_nan());
+        let shape = Shape::new(&[1]).expect("small");
+        let brain = Tensor::new(DType::BF16, shape, Storage::Borrowed(&[0xc0, 0x3f])).expect("fits");
+        assert_eq!(*brain.to_f64s().expect("numbers"), [1.5]);
+    }
+
+    #[test]
+    fn bytes_that_are_no_texts_are_elements() {
+        let shape = Shape::new(&[2]).expect("small");
+        let bytes = [1, 0, 0, 0, 0xff, 1, 0, 0, 0, b'a'];
+        let tensor = Tensor::new(DType::Text, shape, Storage::Borrowed(&bytes)).expect("fits");
+        let elements: Vec<_> = tensor.elements().collect();
+        assert_eq!(elements, [Some(&[0xff_u8][..]), Some(b"a")]);
+        assert_eq!(tensor.texts().collect::<Vec<_>>(), [None]);
     }
 
     #[test]
