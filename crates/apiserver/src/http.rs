@@ -107,7 +107,7 @@ async fn answer(
     let mut response = if ctx.info.is_resource {
         handlers::dispatch(&ctx, &method, body, upgrade).await?
     } else {
-        plain_path(&ctx, &method)?
+        plain_path(&ctx, &method).await?
     };
     if method == Method::HEAD {
         *response.body_mut() = Body::empty();
@@ -132,7 +132,7 @@ fn parts_are_openapi(uri: &http::Uri) -> bool {
 }
 
 /// Paths that are no resources.
-fn plain_path(ctx: &Ctx, method: &Method) -> Result<Response<Body>> {
+async fn plain_path(ctx: &Ctx, method: &Method) -> Result<Response<Body>> {
     let registry = ctx.server.registry();
     let path = ctx.info.path.trim_end_matches('/');
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
@@ -164,7 +164,7 @@ fn plain_path(ctx: &Ctx, method: &Method) -> Result<Response<Body>> {
             return Ok(response);
         }
         [".well-known", "openid-configuration"] => Some(ctx.server.tokens.discovery()),
-        ["openapi", ..] => return crate::schema::openapi(ctx, &parts[1..]),
+        ["openapi", ..] => return crate::openapi::answer(ctx, &parts[1..]).await,
         [] => Some(paths(&registry)),
         _ => None,
     };

@@ -4,7 +4,7 @@
 //! which of the two it has before it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::{Value, json};
 
@@ -221,6 +221,8 @@ pub struct Version {
     pub name: String,
     /// What it serves, by name.
     pub resources: Vec<Arc<Resource>>,
+    /// The fingerprint of its OpenAPI document, once somebody asked; a registry never changes.
+    pub openapi_hash: OnceLock<String>,
 }
 
 impl Registry {
@@ -238,7 +240,11 @@ impl Registry {
         let versions = &mut self.groups[index].versions;
         match versions.iter_mut().find(|version| version.name == resource.version) {
             Some(version) => version.resources.push(resource),
-            None => versions.push(Version { name: resource.version.clone(), resources: vec![resource] }),
+            None => versions.push(Version {
+                name: resource.version.clone(),
+                resources: vec![resource],
+                openapi_hash: OnceLock::new(),
+            }),
         }
     }
 
@@ -269,6 +275,12 @@ impl Registry {
         let group = self.groups.iter().find(|one| one.name == group)?;
         let mut all = group.versions.iter().flat_map(|version| &version.resources);
         all.find(|one| one.plural == plural).cloned()
+    }
+
+    /// One version of a group.
+    pub fn version(&self, group: &str, version: &str) -> Option<&Version> {
+        let group = self.groups.iter().find(|one| one.name == group)?;
+        group.versions.iter().find(|one| one.name == version)
     }
 
     /// All groups, core among them.

@@ -2,8 +2,6 @@
 //!
 //! Handlers call these functions and do not care whether a kind is built in or from a CustomResourceDefinition.
 
-use axum::body::Body;
-use http::Response;
 use serde_json::Value;
 
 use crate::error::{ApiError, Result};
@@ -126,13 +124,4 @@ pub fn track(ctx: &Ctx, resource: &Resource, old: &Value, new: &mut Value) {
     let writer =
         crate::apply::Writer { name, api_version: &version, subresource: &ctx.info.subresource, now: &now };
     crate::apply::track(Some(old), new, stored(resource), writer);
-}
-
-/// `/openapi/...`.
-///
-/// # Errors
-/// 404 for documents that are not served.
-pub fn openapi(ctx: &Ctx, path: &[&str]) -> Result<Response<Body>> {
-    let answer = crate::openapi::answer(&ctx.server.registry(), path).ok_or_else(ApiError::no_such_path)?;
-    Ok(crate::http::encode(http::StatusCode::OK, &answer, ctx.accept))
 }

@@ -11,6 +11,7 @@ use crate::admission::Admission;
 use crate::authn::Tokens;
 use crate::authz::Policy;
 use crate::error::Result;
+use crate::openapi::Documents;
 use crate::pki::Pki;
 use crate::resource::{Registry, Resource};
 use crate::services::{Ipv4Range, PortRange};
@@ -43,6 +44,8 @@ pub struct ApiServer {
     registry: RwLock<Arc<Registry>>,
     /// Held while cluster IPs or node ports are chosen and committed, so that none is given twice.
     pub(crate) allocation: tokio::sync::Mutex<()>,
+    /// OpenAPI documents in use.
+    pub(crate) documents: Arc<Documents>,
     /// Revision of the CustomResourceDefinitions in the registry.
     crd_revision: Mutex<u64>,
 }
@@ -70,6 +73,7 @@ impl ApiServer {
             streams: OnceLock::new(),
             registry: RwLock::new(Arc::new(crate::builtin::registry())),
             allocation: tokio::sync::Mutex::new(()),
+            documents: Arc::default(),
             crd_revision: Mutex::new(0),
         });
         crate::bootstrap::run(&server).await?;

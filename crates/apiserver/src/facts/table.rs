@@ -53,6 +53,12 @@ pub fn definition_named(name: &str) -> Option<&'static Schema> {
     index_of(name).map(definition)
 }
 
+/// The names of all definitions.
+#[cfg(test)]
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    TABLE.by_name.keys().map(String::as_str)
+}
+
 /// The kinds that a definition is the schema of, as (group, version, kind).
 pub(crate) fn kinds_of(name: &str) -> Vec<(&'static str, &'static str, &'static str)> {
     let Some(index) = index_of(name) else { return Vec::new() };

@@ -2,50 +2,69 @@
 
 use std::collections::BTreeSet;
 
+use super::prose::Prose;
+
 use serde_json::{Map, Value, json};
 
 use crate::facts::schema::{Field, ListType, Node, Rules, Schema, Type};
 
-/// The JSON of a schema; the definitions that it refers to are added to `wanted`.
-pub(super) fn schema(schema: &Schema, wanted: &mut BTreeSet<String>) -> Value {
+/// What one document has in common for all its schemas.
+#[derive(Default)]
+pub(super) struct Context<'a> {
+    /// The texts of built-in definitions.
+    pub prose: Prose<'a>,
+    /// The definitions that were referred to.
+    pub wanted: BTreeSet<String>,
+}
+
+/// The JSON of a schema.
+pub(super) fn schema(schema: &Schema, context: &mut Context<'_>) -> Value {
     let mut out = Map::new();
-    if !schema.description.is_empty() {
-        out.insert("description".into(), (*schema.description).into());
+    let text = if schema.is_builtin() { context.prose.of(&schema.name) } else { Some(&*schema.description) };
+    if let Some(text) = text.filter(|text| !text.is_empty()) {
+        out.insert("description".into(), text.into());
     }
     set_type(&mut out, schema);
     if !schema.required.is_empty() {
         out.insert("required".into(), json!(schema.required));
     }
     if !schema.properties.is_empty() {
-        let properties = schema.properties.iter().map(|(name, one)| (name.clone(), field(one, wanted)));
-        out.insert("properties".into(), Value::Object(properties.collect()));
+        let mut properties = Map::new();
+        for (name, one) in &schema.properties {
+            let mut rendered = field(one, context);
+            if let Some(text) = context.prose.of_field(&schema.name, name) {
+                rendered["description"] = text.into();
+            }
+            properties.insert(name.clone(), rendered);
+        }
+        out.insert("properties".into(), properties.into());
     }
     if let Some(of) = &schema.additional {
-        out.insert("additionalProperties".into(), node(of, wanted));
+        out.insert("additionalProperties".into(), node(of, context));
     }
     if let Some(of) = &schema.items {
-        out.insert("items".into(), node(of, wanted));
+        out.insert("items".into(), node(of, context));
     }
     set_extensions(&mut out, schema);
     if let Some(rules) = &schema.rules {
-        set_rules(&mut out, schema.kind, rules, wanted);
+        set_rules(&mut out, schema.kind, rules, context);
     }
     Value::Object(out)
 }
 
-fn node(of: &Node, wanted: &mut BTreeSet<String>) -> Value {
+fn node(of: &Node, context: &mut Context<'_>) -> Value {
     match of {
-        Node::Own(inner) => schema(inner, wanted),
+        Node::Own(inner) => schema(inner, context),
         Node::Builtin(_) => {
             let name = &of.get().name;
-            wanted.insert(name.clone());
+            context.wanted.insert(name.clone());
             json!({ "allOf": [{ "$ref": format!("#/components/schemas/{name}") }] })
         }
     }
 }
 
-fn field(field: &Field, wanted: &mut BTreeSet<String>) -> Value {
-    let mut out = node(&field.node, wanted);
+fn field(field: &Field, context: &mut Context<'_>) -> Value {
+    let mut out = node(&field.node, context);
     let strategies = [(field.patch_merge, "merge"), (field.retain_keys, "retainKeys")];
     let strategy: Vec<&str> = strategies.iter().filter(|(is, _)| *is).map(|(_, name)| *name).collect();
     if !strategy.is_empty() {
@@ -113,7 +132,7 @@ fn set_extensions(out: &mut Map<String, Value>, schema: &Schema) {
     }
 }
 
-fn set_rules(out: &mut Map<String, Value>, kind: Type, rules: &Rules, wanted: &mut BTreeSet<String>) {
+fn set_rules(out: &mut Map<String, Value>, kind: Type, rules: &Rules, context: &mut Context<'_>) {
     if !rules.enumeration.is_empty() {
         out.insert("enum".into(), json!(rules.enumeration));
     }
@@ -142,10 +161,10 @@ fn set_rules(out: &mut Map<String, Value>, kind: Type, rules: &Rules, wanted: &m
     }
     for (name, all) in [("allOf", &rules.all_of), ("anyOf", &rules.any_of), ("oneOf", &rules.one_of)] {
         if !all.is_empty() {
-            out.insert(name.into(), all.iter().map(|one| schema(one, wanted)).collect());
+            out.insert(name.into(), all.iter().map(|one| schema(one, context)).collect());
         }
     }
     if let Some(not) = &rules.not {
-        out.insert("not".into(), schema(not, wanted));
+        out.insert("not".into(), schema(not, context));
     }
 }
