@@ -41,8 +41,12 @@ conformance: deps release ## Real clients against the binary: kubectl, kfp, mlfl
 crash: deps release ## kill -9 at random points, and power cuts under the store.
 	@conformance/crash/run.sh "$(BIN)"
 
-fuzz: ## Random and mutated input for every parser, seeded; FUZZ_SEED and FUZZ_CASES choose.
-	PROPTEST_CASES=$${FUZZ_CASES:-20000} cargo test --release --locked -p models -p codecs -p plan -p objects -- hostile fuzz never
+# The test build, because it checks arithmetic; what every case runs through is optimised in it.
+FUZZ_FAST := models codecs plan types serde_json serde_yaml_ng unsafe-libyaml flate2 miniz_oxide lz4_flex lzma-rust2 proptest
+fuzz: ## Random and mutated input for parsers and the workflow engine; FUZZ_SEED and FUZZ_CASES choose.
+	@seed=$${FUZZ_SEED:-$$RANDOM}; echo "fuzz: seed $$seed, $${FUZZ_CASES:-20000} cases of each"; \
+	PROPTEST_RNG_SEED=$$seed PROPTEST_CASES=$${FUZZ_CASES:-20000} \
+	cargo test --workspace --locked $(FUZZ_FAST:%=--config profile.dev.package.%.opt-level=2) --test fuzz --test hostile
 
 bench: deps release ## Side by side with peers; prints ratios (BENCH=start,jobs,... chooses rows).
 	@bench/run.sh "$(BIN)"

@@ -69,12 +69,47 @@ def step_process():
     return None
 
 
+def cluster_processes():
+    """{(pid, start ticks): command} of every process that names the data folder, and of what they started."""
+    seen = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            stat = (folder / "stat").read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        if stat[0] != "Z":
+            seen[int(folder.name)] = (int(stat[1]), int(stat[19]), command)
+    ours = {pid for pid, (_, _, command) in seen.items() if f"{DATA}/" in command or command.rstrip().endswith(DATA)}
+    ours.discard(os.getpid())
+    while more := {pid for pid, (parent, _, _) in seen.items() if parent in ours} - ours:
+        ours |= more
+    # This script and who called it name the folder, too.
+    return {(pid, seen[pid][1]): seen[pid][2] for pid in ours if "crash.py" not in seen[pid][2]}
+
+
+def alive(pid, start):
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return False
+    return stat[0] != "Z" and int(stat[19]) == start
+
+
 def end_hard(pid):
     """-9, and waits until the process is gone: it dies a moment after the signal."""
     process = os.pidfd_open(pid)
     signal.pidfd_send_signal(process, signal.SIGKILL)
     select.select([process], [], [], 30)
     os.close(process)
+
+
+PODS = "/api/v1/namespaces/default/pods"
+
+
+def pod(name, script):
+    container = {"name": "main", "image": "busybox", "command": ["sh", "-c", script]}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"restartPolicy": "Never", "containers": [container]}}
 
 
 def main():
@@ -93,6 +128,9 @@ def main():
     kubernetes = Kubernetes()
     path = "/apis/argoproj.io/v1alpha1/namespaces/default/workflows"
     kubernetes.call("POST", path, workflow)
+    # Plain pods beside it: one ends meanwhile with a code of its own, one never ends by itself.
+    kubernetes.call("POST", PODS, pod("odd", "echo odd; sleep 20; exit 7"))
+    kubernetes.call("POST", PODS, pod("endless", "sleep 1000000"))
     while_running, seen = 0, None
     for kill in range(KILLS):
         time.sleep(chance.uniform(0.0, 1.5))
@@ -120,17 +158,28 @@ def main():
     slow = next(node for node in nodes if node["templateName"] == "slow")
     marks = slow["outputs"]["parameters"][0]["value"].split()
     assert marks == ["started"], f"the step started {len(marks)} times"
-    assert slow["outputs"].get("exitCode", "0") == "0"
-    pods = kubernetes.get("/api/v1/namespaces/default/pods")["items"]
-    pod = next(pod for pod in pods if MARKER in json.dumps(pod["spec"]))
-    log = kubernetes.call("GET", f"/api/v1/namespaces/default/pods/{pod['metadata']['name']}/log?container=main")
+    assert slow["outputs"]["exitCode"] == "0", slow["outputs"]
+    step = next(pod for pod in kubernetes.get(PODS)["items"] if MARKER in json.dumps(pod["spec"]))
+    log = kubernetes.call("GET", f"{PODS}/{step['metadata']['name']}/log?container=main")
     assert log.split("\n")[:-1] == [f"line {i + 1}" for i in range(LINES)], "the log has gaps"
     assert while_running >= min(10, KILLS // 2), f"only {while_running} kills met the running step"
+    odd = kubernetes.get(f"{PODS}/odd")["status"]
+    ended = odd["containerStatuses"][0]
+    assert (odd["phase"], ended["state"]["terminated"]["exitCode"], ended["restartCount"]) == ("Failed", 7, 0), odd
+    endless = kubernetes.get(f"{PODS}/endless")["status"]
+    assert (endless["phase"], endless["containerStatuses"][0]["restartCount"]) == ("Running", 0), endless
+    before = cluster_processes()
+    assert any("sleep 1000000" in command for command in before.values()), before
     slipway("down")
-    left = subprocess.run(["pgrep", "-f", DATA + "/"], capture_output=True, text=True).stdout.split()
-    left = [pid for pid in left if int(pid) != os.getpid()]
+    left = {who: command for who, command in cluster_processes().items()}
+    left |= {who: command for who, command in before.items() if alive(*who)}
     assert not left, f"left after down: {left}"
-    print(f"{KILLS} kills, {while_running} while the step ran: same process, one start, whole log, nothing left after down")
+    print(f"{KILLS} kills, {while_running} while the step ran: same process, one start, exit codes and whole log kept, "
+          f"all {len(before)} processes gone after down")
 
 
-main()
+try:
+    main()
+finally:
+    # Also after a failed assertion nothing of the cluster stays.
+    subprocess.run([SLIPWAY, "down", "--data", DATA], capture_output=True, timeout=120)

@@ -18,5 +18,6 @@ if [ "$(id -u)" = 0 ]; then
   echo "crash: as uid 1000, seed $seed"
   setpriv --reuid=1000 --regid=1000 --clear-groups env HOME="$work/user" "$python" "$work/crash.py" "$work/slipway" "$work/user/data" "$seed"
 fi
-echo "power cuts under the store"
-cd "$here/../.." && cargo test -q --release --locked -p store --test '*'
+# The test build with the features of the whole workspace: after `make test` nothing is compiled again.
+echo "power cuts under the store, seed $seed"
+cd "$here/../.." && CRASH_SEED=$seed cargo test -q --locked --workspace --test power_cut
