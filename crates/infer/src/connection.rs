@@ -16,16 +16,23 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use codecs::v1::write_error;
+use models::Outputs;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::http::{Chunks, Date, Framing, HEAD_BYTES_MAX, Head, Parsed, Verb, parse_head, write_head};
+use crate::drive::{self, Desk, INLINE_BYTES_MAX};
+use crate::exchange::{Kind, Protocol, Reply};
+use crate::http::{
+    Chunks, Date, Encoding, Framing, HEAD_BYTES_MAX, Head, Meta, Parsed, Verb, parse_head, write_head,
+};
 use crate::metrics::{self, Metrics};
-use crate::model::Model;
-use crate::predict::{Begun, INLINE_BYTES_MAX, Scratch};
-use crate::routes::{Route, route};
+use crate::repository::Repository;
+use crate::routes::v1::V1;
+use crate::routes::{Routed, route};
+use crate::served::Served;
+use crate::{compute, unpack};
 
 /// Between two requests.
 const IDLE_MAX: Duration = Duration::from_secs(120);
@@ -34,11 +41,10 @@ const STALL_MAX: Duration = Duration::from_secs(30);
 /// Replies that wait for one write, in bytes.
 const REPLIES_MAX: usize = 64 << 10;
 const BUFFER: usize = 8 << 10;
-const JSON: &str = "application/json";
 
 /// What all connections share.
 pub(crate) struct Shared {
-    pub(crate) model: Model,
+    pub(crate) repository: Repository,
     pub(crate) metrics: Vec<Arc<Metrics>>,
     pub(crate) body_bytes_max: usize,
 }
@@ -48,6 +54,28 @@ enum Body {
     Inline(Range<usize>),
     /// Moved out of it.
     Own(Vec<u8>),
+}
+
+/// Buffers that live as long as the connection.
+#[derive(Default)]
+struct Scratch {
+    v1: V1,
+    outputs: Outputs,
+    reply: Reply,
+}
+
+impl Scratch {
+    /// Gives back what a large request left, so that idle connections stay small.
+    fn shrink(&mut self) {
+        const KEEP: usize = 64 << 10;
+        self.v1.shrink();
+        if self.reply.body.capacity() > KEEP {
+            self.reply.body = Vec::new();
+        }
+        if self.outputs.tensors().iter().map(|tensor| tensor.bytes().len()).sum::<usize>() > KEEP {
+            self.outputs = Outputs::new();
+        }
+    }
 }
 
 /// Why a connection ends.
@@ -101,9 +129,11 @@ pub(crate) async fn serve(
         stop,
     };
     if let Err(End::Refused(status, why)) = connection.messages().await {
-        connection.scratch.answer.clear();
-        write_error(&mut connection.scratch.answer, why);
-        connection.reply(status, JSON, true, true);
+        let reply = &mut connection.scratch.reply;
+        reply.clear();
+        reply.status = status;
+        write_error(&mut reply.body, why);
+        connection.reply(true, true);
         if connection.flush().await.is_ok() {
             connection.linger().await;
         }
@@ -191,79 +221,55 @@ impl Connection {
         let base = self.start;
         let path = base + head.path.start..base + head.path.end;
         let asked = std::str::from_utf8(&self.input[path]).unwrap_or("/\u{fffd}");
-        let routed = route(head.verb, asked, &self.shared.model, &mut self.scratch.answer);
-        if head.is_encoded && routed == Route::Predict {
-            return Err(End::Refused(415, "compressed bodies are not read here"));
+        self.scratch.reply.clear();
+        let routed = route(head.verb, asked, &self.shared.repository, &mut self.scratch.reply);
+        if head.meta.encoding == Encoding::Unknown && matches!(routed, Routed::Call(..)) {
+            return Err(End::Refused(415, "bodies may be compressed by gzip or deflate only"));
         }
         let body = self.body(head).await?;
-        let keep = head.keep_alive && !self.stop.is_cancelled();
-        let (status, kind) = match routed {
-            Route::Answered(status) => (status, JSON),
-            Route::Metrics => {
-                let text = metrics::render(&self.shared.metrics, &self.shared.model.name);
-                self.scratch.answer.extend_from_slice(text.as_bytes());
-                (200, "text/plain; version=0.0.4; charset=utf-8")
+        match routed {
+            Routed::Answered => {}
+            Routed::Metrics => {
+                let text = metrics::render(&self.shared.metrics, &self.shared.repository);
+                let reply = &mut self.scratch.reply;
+                reply.body.extend_from_slice(text.as_bytes());
+                reply.kind = "text/plain; version=0.0.4; charset=utf-8";
             }
-            Route::Predict => (self.predict(body).await, JSON),
-        };
-        self.reply(status, kind, !keep, head.verb != Verb::Head);
+            Routed::Call(served, kind) => self.call(&served, kind, body, &head.meta).await?,
+        }
+        let keep = head.keep_alive && !self.stop.is_cancelled();
+        self.reply(!keep, head.verb != Verb::Head);
         Ok(keep)
     }
 
-    async fn predict(&mut self, body: Body) -> u16 {
-        let model = &self.shared.model;
-        match body {
-            Body::Inline(range) if range.len() <= INLINE_BYTES_MAX => {
-                match self.scratch.begin(model, &self.input[range], &self.metrics) {
-                    Begun::Refused(status) => status,
-                    Begun::Rows(rows) if Scratch::is_short(model, rows) => {
-                        self.scratch.finish(model, rows, &self.metrics)
-                    }
-                    Begun::Rows(rows) => {
-                        self.aside(move |scratch, shared, metrics| {
-                            scratch.finish(&shared.model, rows, metrics)
-                        })
-                        .await
-                    }
-                }
-            }
-            Body::Inline(range) => {
-                let body = self.input[range].to_vec();
-                self.whole_aside(body).await
-            }
-            Body::Own(body) => self.whole_aside(body).await,
+    /// Calls a model in its protocol.
+    async fn call(&mut self, served: &Arc<Served>, kind: Kind, body: Body, meta: &Meta) -> Result<(), End> {
+        let body = match self.unpacked(body, meta).await? {
+            Body::Inline(range) if range.len() <= INLINE_BYTES_MAX => drive::Body::Small(&self.input[range]),
+            Body::Inline(range) => drive::Body::Large(self.input[range].to_vec()),
+            Body::Own(body) => drive::Body::Large(body),
+        };
+        let Scratch { v1, outputs, reply } = &mut self.scratch;
+        let desk = Desk { outputs, reply, metrics: &self.metrics };
+        match kind {
+            Kind::V1 => drive::call(v1, served, body, meta, desk).await,
         }
+        Ok(())
     }
 
-    async fn whole_aside(&mut self, body: Vec<u8>) -> u16 {
-        self.aside(move |scratch, shared, metrics| match scratch.begin(&shared.model, &body, metrics) {
-            Begun::Refused(status) => status,
-            Begun::Rows(rows) => scratch.finish(&shared.model, rows, metrics),
-        })
-        .await
-    }
-
-    /// Runs work off the event loop. Each connection has at most one such piece of work.
-    async fn aside(
-        &mut self,
-        work: impl FnOnce(&mut Scratch, &Shared, &Metrics) -> u16 + Send + 'static,
-    ) -> u16 {
-        let mut scratch = std::mem::take(&mut self.scratch);
-        let (shared, metrics) = (self.shared.clone(), self.metrics.clone());
-        let done = tokio::task::spawn_blocking(move || {
-            let status = work(&mut scratch, &shared, &metrics);
-            (scratch, status)
-        });
-        match done.await {
-            Ok((scratch, status)) => {
-                self.scratch = scratch;
-                status
-            }
-            Err(_) => {
-                write_error(&mut self.scratch.answer, "the evaluation failed");
-                500
-            }
+    /// Undoes the body's compression.
+    async fn unpacked(&mut self, body: Body, meta: &Meta) -> Result<Body, End> {
+        if meta.encoding == Encoding::Identity {
+            return Ok(body);
         }
+        let packed = match body {
+            Body::Inline(range) => self.input[range].to_vec(),
+            Body::Own(packed) => packed,
+        };
+        let (encoding, max) = (meta.encoding, self.shared.body_bytes_max);
+        let unpacked = compute::aside(move || unpack::unpack(encoding, &packed, max)).await;
+        let unpacked = unpacked.map_err(|_| End::Refused(503, "the server has too much to do"))?;
+        unpacked.map(Body::Own).map_err(|(status, why)| End::Refused(status, why))
     }
 
     /// Waits for the whole body and takes head and body off the buffer.
@@ -338,12 +344,13 @@ impl Connection {
     }
 
     /// Puts the answer among the replies.
-    fn reply(&mut self, status: u16, kind: &str, close: bool, with_body: bool) {
-        self.metrics.count_answer(status);
+    fn reply(&mut self, close: bool, with_body: bool) {
+        let Reply { status, kind, body, headers } = &self.scratch.reply;
+        self.metrics.count_answer(*status);
         let date = self.date.at(SystemTime::now());
-        write_head(&mut self.replies, status, kind, self.scratch.answer.len(), close, date);
+        write_head(&mut self.replies, *status, kind, body.len(), close, date, headers);
         if with_body {
-            self.replies.extend_from_slice(&self.scratch.answer);
+            self.replies.extend_from_slice(body);
         }
     }
 

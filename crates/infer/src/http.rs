@@ -31,8 +31,34 @@ pub(crate) struct Head {
     pub(crate) keep_alive: bool,
     /// The client waits for `100 Continue` before it sends the body.
     pub(crate) expects_continue: bool,
-    /// The body is compressed, which is not read.
-    pub(crate) is_encoded: bool,
+    /// What a protocol may want to know.
+    pub(crate) meta: Meta,
+}
+
+/// What the headers say that is none of HTTP's own business.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Meta {
+    /// How the body is compressed.
+    pub(crate) encoding: Encoding,
+    /// The client reads gzip.
+    pub(crate) takes_gzip: bool,
+    /// `Inference-Header-Content-Length`: bytes of JSON at the front of a body with binary tensors.
+    pub(crate) json_len: Option<usize>,
+    /// The content type is `application/octet-stream`.
+    pub(crate) is_octets: bool,
+    /// How long an answer is of use to the client.
+    pub(crate) timeout: Option<Duration>,
+}
+
+/// The coding of a body.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Encoding {
+    #[default]
+    Identity,
+    Gzip,
+    Deflate,
+    /// One that is not read.
+    Unknown,
 }
 
 /// The methods that matter.
@@ -84,7 +110,7 @@ pub(crate) fn parse_head(buffer: &[u8]) -> Parsed {
         framing: Framing::Length(0),
         keep_alive: request.version == Some(1),
         expects_continue: false,
-        is_encoded: false,
+        meta: Meta::default(),
     };
     match apply_headers(&mut head, request.headers) {
         Ok(()) => Parsed::Head(head),
@@ -110,10 +136,7 @@ fn apply_headers(head: &mut Head, headers: &[httparse::Header<'_>]) -> Result<()
     for header in headers {
         let value = header.value.trim_ascii();
         if header.name.eq_ignore_ascii_case("content-length") {
-            let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
-            let number =
-                std::str::from_utf8(value).ok().filter(|_| digits).and_then(|text| text.parse().ok());
-            match (number, length) {
+            match (number(value), length) {
                 (Some(number), None) => length = Some(number),
                 (Some(number), Some(before)) if number == before => {}
                 _ => return Err((400, "malformed content-length")),
@@ -133,8 +156,8 @@ fn apply_headers(head: &mut Head, headers: &[httparse::Header<'_>]) -> Result<()
             }
         } else if header.name.eq_ignore_ascii_case("expect") {
             head.expects_continue = value.eq_ignore_ascii_case(b"100-continue");
-        } else if header.name.eq_ignore_ascii_case("content-encoding") {
-            head.is_encoded = !value.eq_ignore_ascii_case(b"identity");
+        } else {
+            apply_meta(&mut head.meta, header.name, value)?;
         }
     }
     head.framing = match (length, chunked) {
@@ -143,6 +166,64 @@ fn apply_headers(head: &mut Head, headers: &[httparse::Header<'_>]) -> Result<()
         (length, false) => Framing::Length(length.unwrap_or(0)),
     };
     Ok(())
+}
+
+/// The headers that protocols know. Names are told apart by their length first: most headers are none of them.
+fn apply_meta(meta: &mut Meta, name: &str, value: &[u8]) -> Result<(), (u16, &'static str)> {
+    let is = |known: &str| name.eq_ignore_ascii_case(known);
+    match name.len() {
+        12 if is("content-type") => {
+            let kind = value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+            meta.is_octets = kind.eq_ignore_ascii_case(b"application/octet-stream");
+        }
+        12 if is("grpc-timeout") => meta.timeout = grpc_timeout(value),
+        15 if is("accept-encoding") => {
+            let mut codings = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+            meta.takes_gzip = codings.any(|coding| {
+                coding.get(..4).is_some_and(|name| name.eq_ignore_ascii_case(b"gzip"))
+                    && !coding.ends_with(b"q=0")
+            });
+        }
+        16 if is("content-encoding") => {
+            meta.encoding = match value {
+                _ if value.eq_ignore_ascii_case(b"gzip") || value.eq_ignore_ascii_case(b"x-gzip") => {
+                    Encoding::Gzip
+                }
+                _ if value.eq_ignore_ascii_case(b"deflate") => Encoding::Deflate,
+                _ if value.eq_ignore_ascii_case(b"identity") => Encoding::Identity,
+                _ => Encoding::Unknown,
+            };
+        }
+        30 if is("x-envoy-expected-rq-timeout-ms") => {
+            meta.timeout = number(value).map(|ms| Duration::from_millis(ms as u64));
+        }
+        31 if is("inference-header-content-length") => {
+            let len = number(value).ok_or((400, "malformed inference-header-content-length"))?;
+            meta.json_len = Some(len);
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+fn number(digits: &[u8]) -> Option<usize> {
+    let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+    std::str::from_utf8(digits).ok().filter(|_| is_number)?.parse().ok()
+}
+
+/// gRPC's form of a timeout: at most eight digits and a unit.
+pub(crate) fn grpc_timeout(value: &[u8]) -> Option<Duration> {
+    let (unit, digits) = value.split_last()?;
+    let count = number(digits).filter(|_| digits.len() <= 8)? as u64;
+    match unit {
+        b'H' => Some(Duration::from_secs(count * 3600)),
+        b'M' => Some(Duration::from_secs(count * 60)),
+        b'S' => Some(Duration::from_secs(count)),
+        b'm' => Some(Duration::from_millis(count)),
+        b'u' => Some(Duration::from_micros(count)),
+        b'n' => Some(Duration::from_nanos(count)),
+        _ => None,
+    }
 }
 
 /// The state of a body that comes in chunks: it is moved to the front of its own buffer as it arrives.
@@ -230,13 +311,17 @@ fn reason(status: u16) -> &'static str {
         400 => "Bad Request",
         404 => "Not Found",
         405 => "Method Not Allowed",
+        409 => "Conflict",
         408 => "Request Timeout",
         413 => "Content Too Large",
         415 => "Unsupported Media Type",
         431 => "Request Header Fields Too Large",
+        429 => "Too Many Requests",
+        499 => "Client Closed Request",
         500 => "Internal Server Error",
         501 => "Not Implemented",
         503 => "Service Unavailable",
+        504 => "Gateway Timeout",
         505 => "HTTP Version Not Supported",
         _ => "",
     }
@@ -250,6 +335,7 @@ pub(crate) fn write_head(
     length: usize,
     close: bool,
     date: &[u8],
+    more: &[u8],
 ) {
     if status == 200 {
         out.extend_from_slice(b"HTTP/1.1 200 OK\r\ncontent-type: ");
@@ -268,6 +354,7 @@ pub(crate) fn write_head(
     if status == 405 {
         out.extend_from_slice(b"\r\nallow: GET, HEAD, POST");
     }
+    out.extend_from_slice(more);
     out.extend_from_slice(if close { b"\r\nconnection: close\r\n\r\n" } else { b"\r\n\r\n" });
 }
 

@@ -6,25 +6,37 @@
 //!
 //! * `cli` are the flags of KServe's servers, [`Config`] what they mean.
 //! * `server` spreads connections over threads with one event loop each; `connection` is HTTP/1.1 on one of
-//!   them; `routes` says what a path means; `predict` evaluates.
+//!   them; `routes` says what a path means; `drive` takes one call from its body to its reply in the protocol
+//!   (`exchange`) that the path named.
+//! * [`repository`] knows which models and versions answer; [`evaluate`] runs one call; `compute` are the threads
+//!   for what is long.
 //!
 //! Not here: Kubernetes, and anything about a model's inside (`models`).
 
 pub mod cli;
+mod compute;
 mod connection;
+mod drive;
+pub mod evaluate;
+mod exchange;
 mod files;
 mod http;
+mod load;
 mod metrics;
-mod model;
-mod predict;
+mod refusal;
+pub mod repository;
 mod routes;
+mod served;
 mod server;
+mod unpack;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 pub use files::{Disk, inspect};
 pub use models::{Inspection, Method};
+pub use refusal::{Reason, Refusal};
+pub use served::{About, Kept, Personality, Served};
 pub use server::Server;
 
 /// What to serve, where.

@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use crate::repository::Repository;
+
 /// Upper bounds in seconds; the last bucket is unbounded.
 const BOUNDS: [f64; 22] = [
     0.000_005, 0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.005, 0.01, 0.025, 0.05,
@@ -50,6 +52,11 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
+    pub(crate) fn predicted(&self, time: Duration, rows: usize) {
+        self.predict.observe(time);
+        self.rows.fetch_add(rows as u64, Relaxed);
+    }
+
     pub(crate) fn count_answer(&self, status: u16) {
         let class = match status {
             ..400 => 0,
@@ -64,7 +71,9 @@ impl Metrics {
 type Of = fn(&Metrics) -> &Histogram;
 
 /// Prometheus text of all workers' counts.
-pub(crate) fn render(all: &[Arc<Metrics>], model: &str) -> String {
+pub(crate) fn render(all: &[Arc<Metrics>], repository: &Repository) -> String {
+    let models = repository.snapshot().models;
+    let model = models.first().map_or("", |model| &model.name);
     let mut text = String::new();
     let histograms: [(&str, Of); 3] = [
         ("preprocess", |metrics| &metrics.preprocess),
@@ -121,11 +130,11 @@ mod tests {
         let all = [Arc::new(Metrics::default()), Arc::new(Metrics::default())];
         all[0].predict.observe(Duration::from_micros(30));
         all[1].predict.observe(Duration::from_secs(60));
-        let text = render(&all, "iris");
+        let text = render(&all, &Repository::of(Vec::new()));
         for line in [
-            "request_predict_seconds_bucket{model_name=\"iris\",le=\"0.00005\"} 1",
-            "request_predict_seconds_bucket{model_name=\"iris\",le=\"+Inf\"} 2",
-            "request_predict_seconds_count{model_name=\"iris\"} 2",
+            "request_predict_seconds_bucket{model_name=\"\",le=\"0.00005\"} 1",
+            "request_predict_seconds_bucket{model_name=\"\",le=\"+Inf\"} 2",
+            "request_predict_seconds_count{model_name=\"\"} 2",
         ] {
             assert!(text.contains(line), "{line} in {text}");
         }

@@ -21,8 +21,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::connection::{Shared, serve};
 use crate::metrics::Metrics;
-use crate::model::Model;
-use crate::{Config, Error};
+use crate::repository::Repository;
+use crate::served::Personality;
+use crate::{Config, Error, load};
 
 /// Open connections, at most; beyond it new ones wait in the backlog.
 const CONNECTIONS_MAX: u64 = 50_000;
@@ -42,7 +43,20 @@ pub struct Server {
 impl Server {
     /// Loads the model, opens the port, starts the workers. Blocks while loading.
     pub fn start(config: Config) -> Result<Self, Error> {
-        let model = Model::load(&config)?;
+        let order = load::Order {
+            name: config.model_name.as_str().into(),
+            version: None,
+            path: config.model_dir.clone(),
+            personality: Personality::Kserve,
+            method: config.method,
+            limits: config.limits.clone(),
+        };
+        let served = load::load(&order).map_err(|why| Error::Load {
+            name: config.model_name.clone(),
+            path: config.model_dir.clone(),
+            why,
+        })?;
+        let repository = Repository::of(vec![served]);
         let failed = |source| Error::Listen { address: config.http, source };
         let listener = listen(config.http).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
@@ -50,8 +64,8 @@ impl Server {
         let workers = config.workers.unwrap_or(cpus).clamp(1, 512);
         let metrics: Vec<Arc<Metrics>> = (0..workers).map(|_| Arc::default()).collect();
         let stop = CancellationToken::new();
-        let shared =
-            Arc::new(Shared { model, metrics: metrics.clone(), body_bytes_max: config.body_bytes_max });
+        let (metrics_of_all, body_bytes_max) = (metrics.clone(), config.body_bytes_max);
+        let shared = Arc::new(Shared { repository, metrics: metrics_of_all, body_bytes_max });
         let mut listener = Some(listener);
         let mut receivers = Vec::new();
         let mut senders = Vec::new();
@@ -62,11 +76,8 @@ impl Server {
         }
         let mut threads = Vec::new();
         for (index, (receiver, metrics)) in receivers.into_iter().zip(metrics).enumerate() {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .max_blocking_threads(2)
-                .build()
-                .map_err(Error::Worker)?;
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Worker)?;
             let accepts = listener.take().map(|listener| (listener, senders.clone()));
             // A token of its own: idle connections register on it, and workers must not meet on one lock.
             let (shared, stop) = (shared.clone(), stop.child_token());

@@ -190,6 +190,13 @@ pub struct Buffer {
 }
 
 impl Buffer {
+    /// A copy of bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        let mut words = vec![0_u64; bytes.len().div_ceil(8)];
+        bytemuck::cast_slice_mut::<u64, u8>(&mut words)[..bytes.len()].copy_from_slice(bytes);
+        Self { words, len: bytes.len() }
+    }
+
     fn bytes(&self) -> &[u8] {
         &bytemuck::cast_slice(&self.words)[..self.len]
     }
@@ -260,6 +267,12 @@ impl<'a> Tensor<'a> {
             buffer.push_text(text.as_ref());
         }
         Tensor::new(DType::Text, Shape::new(dims)?, Storage::Owned(buffer))
+    }
+
+    /// A copy in memory of its own.
+    pub fn to_static(&self) -> Tensor<'static> {
+        let storage = Storage::Owned(Buffer::of(self.bytes()));
+        Tensor { dtype: self.dtype, shape: self.shape, storage }
     }
 
     /// The element type.
@@ -414,6 +427,20 @@ impl Outputs {
         for text in texts {
             buffer.push_text(text);
         }
+    }
+
+    /// Adds a tensor whose bytes lie ready, in the layout of its type; false, and nothing is added, when they
+    /// do not fit the shape.
+    pub fn bytes(&mut self, dtype: DType, shape: Shape, bytes: &[u8]) -> bool {
+        let fits = dtype == DType::Text || shape.count().checked_mul(dtype.size()) == Some(bytes.len());
+        if fits {
+            let buffer = self.next(dtype, shape);
+            buffer.words.clear();
+            buffer.words.resize(bytes.len().div_ceil(8), 0);
+            buffer.len = bytes.len();
+            bytemuck::cast_slice_mut::<u64, u8>(&mut buffer.words)[..bytes.len()].copy_from_slice(bytes);
+        }
+        fits
     }
 
     fn next(&mut self, dtype: DType, shape: Shape) -> &mut Buffer {

@@ -1,0 +1,180 @@
+//! One call from body to reply: parse, evaluate, write, each on the thread it belongs to.
+//!
+//! A small body of a quick model is done where it arrives, without a pause. A large body is parsed, evaluated
+//! and answered on a compute thread, with the protocol's buffers taken along.
+//!
+//! Not here: sockets (`connection`), what bodies mean (`exchange::Protocol`).
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use models::Outputs;
+
+use crate::compute;
+use crate::evaluate::{self, Call};
+use crate::exchange::{Asked, Message, Protocol, Reply};
+use crate::http::Meta;
+use crate::metrics::Metrics;
+use crate::refusal::{Reason, Refusal};
+use crate::served::Served;
+
+/// Beyond this many bytes, even parsing leaves the event loop.
+pub(crate) const INLINE_BYTES_MAX: usize = 64 << 10;
+
+/// A body, where it lies.
+pub(crate) enum Body<'a> {
+    /// In the connection's buffer.
+    Small(&'a [u8]),
+    /// In memory of its own.
+    Large(Vec<u8>),
+}
+
+/// What a call uses besides its protocol; it goes along to a compute thread and comes back.
+pub(crate) struct Desk<'a> {
+    pub(crate) outputs: &'a mut Outputs,
+    pub(crate) reply: &'a mut Reply,
+    pub(crate) metrics: &'a Arc<Metrics>,
+}
+
+/// Answers a call; the reply is complete afterwards, whatever happened.
+pub(crate) async fn call<P: Protocol>(
+    protocol: &mut P,
+    served: &Arc<Served>,
+    body: Body<'_>,
+    meta: &Meta,
+    desk: Desk<'_>,
+) {
+    desk.reply.clear();
+    let done = match body {
+        Body::Small(body) => {
+            small(protocol, served, body, meta, desk.outputs, desk.reply, desk.metrics).await
+        }
+        Body::Large(body) => {
+            large(protocol, served, body, meta, desk.outputs, desk.reply, desk.metrics).await
+        }
+    };
+    if let Err(refusal) = done {
+        refuse(protocol, Some(served), &refusal, desk.reply);
+    }
+}
+
+/// Writes a refusal with its code, its reason and when to come back.
+pub(crate) fn refuse<P: Protocol>(
+    protocol: &mut P,
+    served: Option<&Served>,
+    refusal: &Refusal,
+    reply: &mut Reply,
+) {
+    reply.clear();
+    reply.status = refusal.http();
+    if !matches!(refusal.reason, Reason::Malformed | Reason::Input) {
+        reply.header("slipway-reason", refusal.reason.word());
+    }
+    if let Some(after) = refusal.retry_after {
+        reply.header("retry-after", itoa::Buffer::new().format(after.as_secs().max(1)));
+    }
+    protocol.refuse(served, refusal, reply);
+}
+
+/// The nearer of what the body and the headers ask for.
+fn deadline(asked: &Asked, meta: &Meta, start: Instant) -> Option<Instant> {
+    let nearer = match (asked.timeout, meta.timeout) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    };
+    // What overflows the clock is no deadline.
+    nearer.and_then(|timeout: Duration| start.checked_add(timeout))
+}
+
+async fn small<P: Protocol>(
+    protocol: &mut P,
+    served: &Arc<Served>,
+    body: &[u8],
+    meta: &Meta,
+    outputs: &mut Outputs,
+    reply: &mut Reply,
+    metrics: &Metrics,
+) -> Result<(), Refusal> {
+    let start = Instant::now();
+    let asked = protocol.parse(served, Message { body, meta });
+    let parsed = Instant::now();
+    metrics.preprocess.observe(parsed - start);
+    let asked = asked?;
+    evaluate_on_loop(protocol, served, body, &asked, deadline(&asked, meta, start), outputs).await?;
+    let evaluated = Instant::now();
+    metrics.predicted(evaluated - parsed, asked.rows);
+    protocol.write(served, outputs, reply)?;
+    metrics.postprocess.observe(evaluated.elapsed());
+    Ok(())
+}
+
+async fn evaluate_on_loop<P: Protocol>(
+    protocol: &P,
+    served: &Arc<Served>,
+    body: &[u8],
+    asked: &Asked,
+    deadline: Option<Instant>,
+    outputs: &mut Outputs,
+) -> Result<(), Refusal> {
+    let inputs = protocol.inputs(served, body)?;
+    let call = Call { served, rows: asked.rows, inputs: &inputs, priority: asked.priority, deadline };
+    evaluate::run(call, outputs).await
+}
+
+async fn large<P: Protocol>(
+    protocol: &mut P,
+    served: &Arc<Served>,
+    body: Vec<u8>,
+    meta: &Meta,
+    outputs: &mut Outputs,
+    reply: &mut Reply,
+    metrics: &Arc<Metrics>,
+) -> Result<(), Refusal> {
+    let mut job = Job {
+        protocol: std::mem::take(protocol),
+        outputs: std::mem::take(outputs),
+        reply: std::mem::take(reply),
+        served: served.clone(),
+        metrics: metrics.clone(),
+        body,
+        meta: *meta,
+    };
+    let done = compute::aside(move || {
+        let result = job.all();
+        (job, result)
+    });
+    let (job, result) = done.await?;
+    (*protocol, *outputs, *reply) = (job.protocol, job.outputs, job.reply);
+    result
+}
+
+/// A large call on its way through a compute thread.
+struct Job<P> {
+    protocol: P,
+    outputs: Outputs,
+    reply: Reply,
+    served: Arc<Served>,
+    metrics: Arc<Metrics>,
+    body: Vec<u8>,
+    meta: Meta,
+}
+
+impl<P: Protocol> Job<P> {
+    fn all(&mut self) -> Result<(), Refusal> {
+        let start = Instant::now();
+        let asked = self.protocol.parse(&self.served, Message { body: &self.body, meta: &self.meta });
+        let parsed = Instant::now();
+        self.metrics.preprocess.observe(parsed - start);
+        let asked = asked?;
+        let inputs = self.protocol.inputs(&self.served, &self.body)?;
+        let deadline = deadline(&asked, &self.meta, start);
+        let (served, rows, priority) = (&self.served, asked.rows, asked.priority);
+        evaluate::run_here(Call { served, rows, inputs: &inputs, priority, deadline }, &mut self.outputs)?;
+        drop(inputs);
+        let evaluated = Instant::now();
+        self.metrics.predicted(evaluated - parsed, asked.rows);
+        self.protocol.write(&self.served, &self.outputs, &mut self.reply)?;
+        self.metrics.postprocess.observe(evaluated.elapsed());
+        Ok(())
+    }
+}

@@ -1,0 +1,110 @@
+//! What a path means.
+//!
+//! Paths that two peers give different meanings are settled by the model's personality. A protocol's own paths
+//! are in its own file.
+//!
+//! Not here: reading bodies and evaluating (`exchange`, `evaluate`).
+
+pub(crate) mod v1;
+pub(crate) mod v2;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use codecs::json::push_text;
+use codecs::v1::write_error;
+
+use crate::exchange::{Kind, Reply};
+use crate::http::Verb;
+use crate::refusal::Refusal;
+use crate::repository::{NotServed, Repository};
+use crate::served::Served;
+
+/// What to do.
+#[derive(Debug)]
+pub(crate) enum Routed {
+    /// Call the model with the body.
+    Call(Arc<Served>, Kind),
+    /// Answer with the metrics.
+    Metrics,
+    /// The answer was written.
+    Answered,
+}
+
+/// Finds what a request asks for and answers it if no body is needed. The reply comes cleared.
+pub(crate) fn route(verb: Verb, path: &str, repository: &Repository, reply: &mut Reply) -> Routed {
+    if let Some(rest) = path.strip_prefix("/v1/models/") {
+        return v1::route(verb, rest, repository, reply);
+    }
+    if let Some(rest) = path.strip_prefix("/v2") {
+        return v2::route(verb, rest, repository, reply);
+    }
+    match path {
+        "/" => get(verb, reply, |out| out.extend_from_slice(b"{\"status\":\"alive\"}")),
+        "/v1/models" => v1::list(verb, repository, reply),
+        "/metrics" if matches!(verb, Verb::Get | Verb::Head) => Routed::Metrics,
+        "/metrics" => method_not_allowed(reply),
+        _ => no_such_path(reply),
+    }
+}
+
+/// Writes the answer of a call that only reads.
+fn get(verb: Verb, reply: &mut Reply, write: impl FnOnce(&mut Vec<u8>)) -> Routed {
+    match verb {
+        Verb::Get | Verb::Head => {
+            write(&mut reply.body);
+            Routed::Answered
+        }
+        Verb::Post | Verb::Other => method_not_allowed(reply),
+    }
+}
+
+fn method_not_allowed(reply: &mut Reply) -> Routed {
+    reply.status = 405;
+    reply.body.extend_from_slice(b"{\"detail\":\"Method Not Allowed\"}");
+    Routed::Answered
+}
+
+/// The answer of KServe's framework to a path that it does not have.
+fn no_such_path(reply: &mut Reply) -> Routed {
+    reply.status = 404;
+    reply.body.extend_from_slice(b"{\"detail\":\"Not Found\"}");
+    Routed::Answered
+}
+
+/// The answer of KServe's framework where no version answers.
+fn no_such_model(error: NotServed, reply: &mut Reply) -> Routed {
+    let refusal = Refusal::from(error);
+    reply.status = refusal.http();
+    write_error(&mut reply.body, &refusal.text);
+    Routed::Answered
+}
+
+fn ready(out: &mut Vec<u8>, name: &str) {
+    out.extend_from_slice(b"{\"name\":");
+    push_text(out, name);
+    out.extend_from_slice(b",\"ready\":true}");
+}
+
+/// Undoes `%41`; what is no escape stays.
+fn percent_decoded(text: &str) -> Cow<'_, str> {
+    if !text.contains('%') {
+        return text.into();
+    }
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, after @ ..] = rest {
+        let code = after.get(..2).filter(|_| *first == b'%').and_then(|two| std::str::from_utf8(two).ok());
+        match code.and_then(|code| u8::from_str_radix(code, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &after[2..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned().into()
+}
