@@ -182,6 +182,11 @@ impl<'g> View<'g> {
         }
     }
 
+    /// What an instance was made from; `None` for plain data.
+    pub fn args(self) -> Option<Vec<View<'g>>> {
+        Some(self.object()?.args.iter().map(|id| self.graph.view(*id)).collect())
+    }
+
     /// An attribute; `None` when it is missing (a Python `None` is a value).
     pub fn attr(self, name: &str) -> Option<View<'g>> {
         let state = self.graph.view(self.object()?.state?);

@@ -198,7 +198,16 @@ impl Loaded {
                     methods.push("decision_function");
                 }
             }
+            Role::Several(model, _) => {
+                if !model.tables().is_empty() {
+                    methods.push("predict_proba");
+                }
+                if model.decisions_width() > 0 {
+                    methods.push("decision_function");
+                }
+            }
             Role::Transformer(_) => methods = vec!["transform"],
+            Role::Assigner(model) if model.shares() > 0 => methods.push("predict_proba"),
             Role::Assigner(model) if model.has_decisions() => methods.push("decision_function"),
             Role::Regressor(_) | Role::Assigner(_) => {}
         }

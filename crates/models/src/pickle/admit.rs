@@ -82,6 +82,27 @@ const NUMPY_FUNCTIONS: &[&str] = &[
     "reciprocal",
     "cbrt",
     "sign",
+    "exp2",
+    "sinh",
+    "cosh",
+    "arcsin",
+    "arccos",
+    "arctan",
+    "arcsinh",
+    "arccosh",
+    "arctanh",
+    "negative",
+    "positive",
+    "floor",
+    "ceil",
+    "trunc",
+    "rint",
+    "deg2rad",
+    "rad2deg",
+    "degrees",
+    "radians",
+    "isnan",
+    "logical_not",
 ];
 
 /// The rule for `module.name`, or `None` if it is refused.
@@ -141,7 +162,12 @@ fn is_label(module: &str, name: &str) -> bool {
     let sparse = parts.len() >= 2 && parts[0] == "scipy" && parts[1] == "sparse";
     // Some builds of scikit-learn name these compiled modules without their package.
     let bare = ["_loss", "_sgd_fast"].contains(&module);
-    let known = parts[0] == "sklearn" || sparse || bare || random;
+    // What searches remember of their candidates.
+    let stats = parts.len() >= 2 && parts[0] == "scipy" && parts[1] == "stats";
+    let masked =
+        matches!(module, "numpy.ma" | "numpy.ma.core") && matches!(name, "_mareconstruct" | "MaskedArray");
+    let index = module == "pandas.core.indexes.base" && matches!(name, "_new_Index" | "Index");
+    let known = parts[0] == "sklearn" || sparse || bare || random || stats || masked || index;
     is_plain && is_safe_path && known
 }
 

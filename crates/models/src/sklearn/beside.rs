@@ -1,8 +1,11 @@
 //! Transforms side by side: `FeatureUnion` and `ColumnTransformer`.
 //!
-//! Not here: columns of texts. A model that needs them is refused with its class and the reason.
+//! Columns are asked for by place, by name, by a mask or by a slice, as the library remembers them.
+//!
+//! Not here: the transforms themselves.
 
 use super::attrs::Attrs;
+use super::flow::{Flow, Gives};
 use super::{Estimator, Evaluated, Part, Read, Role, Rows, Transform, read_at};
 use crate::array::Kind;
 use crate::error::Result;
@@ -12,9 +15,81 @@ use crate::graph::View;
 type Beside = (Option<Box<dyn Transform>>, Vec<usize>, f64);
 
 /// Transforms side by side, each on its columns.
+#[derive(Default)]
 struct SideBySide {
     parts: Vec<Beside>,
     width: usize,
+}
+
+/// What is being put together.
+struct Building {
+    all: SideBySide,
+    flow: Flow,
+    inner: Vec<Part>,
+    cost: u64,
+    width_max: usize,
+}
+
+impl Building {
+    fn new(features: usize) -> Self {
+        let mut flow = Flow::identity(features);
+        flow.gives.clear();
+        Self { all: SideBySide::default(), flow, inner: Vec::new(), cost: 0, width_max: 0 }
+    }
+
+    /// Columns as they are.
+    fn pass(&mut self, columns: Vec<usize>) {
+        self.flow.gives.extend(columns.iter().map(|column| Gives::Same(*column)));
+        self.all.width += columns.len();
+        self.all.parts.push((None, columns, 1.0));
+    }
+
+    /// One part.
+    fn push(
+        &mut self,
+        attrs: &Attrs<'_>,
+        name: &str,
+        estimator: Estimator,
+        columns: Vec<usize>,
+        weight: f64,
+    ) -> Result<()> {
+        let flow = estimator.flow();
+        let (features, class) = (estimator.features, estimator.class);
+        let ((Role::Transformer(transform), _) | (_, Some(transform))) = (estimator.role, estimator.inner)
+        else {
+            return Err(attrs.error(format!("{class} among transformers")));
+        };
+        if features != columns.len() {
+            return Err(attrs.error(format!("{name} takes {features} columns and gets {}", columns.len())));
+        }
+        for (column, takes) in columns.iter().zip(&flow.takes) {
+            self.flow.narrow(attrs, *column, *takes)?;
+        }
+        self.flow.gives.extend(flow.gives.iter().map(|gives| match gives {
+            Gives::Same(from) => Gives::Same(columns[*from]),
+            other => *other,
+        }));
+        self.cost += estimator.row_cost_ns;
+        self.width_max = self.width_max.max(estimator.width_max);
+        self.all.width += transform.width_out();
+        self.all.parts.push((Some(transform), columns, weight));
+        let mut parts = estimator.parts;
+        if let Some(part) = parts.first_mut() {
+            part.step = Some(name.to_owned());
+        }
+        self.inner.append(&mut parts);
+        Ok(())
+    }
+
+    fn finish(self, features: usize) -> Read {
+        let detail = format!("{} parts, {features} columns to {}", self.all.parts.len(), self.all.width);
+        let mut made = Read::new(Role::Transformer(Box::new(self.all)), detail, self.cost);
+        made.inner = self.inner;
+        made.features = Some(features);
+        made.flow = Some(self.flow);
+        made.width_max = self.width_max;
+        made
+    }
 }
 
 impl Transform for SideBySide {
@@ -31,7 +106,7 @@ impl Transform for SideBySide {
                 None => picked,
                 Some(transform) => {
                     let mut part = vec![0.0; rows.count * transform.width_out()];
-                    transform.transform(Rows::new(&picked, columns.len(), rows.count), &mut part)?;
+                    transform.transform(rows.with(&picked, columns.len()), &mut part)?;
                     part
                 }
             };
@@ -40,7 +115,8 @@ impl Transform for SideBySide {
                 for (slot, value) in
                     out[row * self.width + start..].iter_mut().zip(&part[row * width..(row + 1) * width])
                 {
-                    *slot = value * weight;
+                    // A text times one is no text any more.
+                    *slot = if *weight == 1.0 { *value } else { value * weight };
                 }
             }
             start += width;
@@ -49,65 +125,48 @@ impl Transform for SideBySide {
     }
 }
 
-/// Adds one part and returns its lines of the report.
-fn push(
-    attrs: &Attrs<'_>,
-    all: &mut SideBySide,
-    name: &str,
-    estimator: Estimator,
-    columns: Vec<usize>,
-    weight: f64,
-) -> Result<Vec<Part>> {
-    let Role::Transformer(transform) = estimator.role else {
-        return Err(attrs.error(format!("{} among transformers", estimator.class)));
-    };
-    if estimator.features != columns.len() {
-        return Err(attrs.error(format!(
-            "{name} takes {} columns and gets {}",
-            estimator.features,
-            columns.len()
-        )));
-    }
-    all.width += transform.width_out();
-    all.parts.push((Some(transform), columns, weight));
-    let mut parts = estimator.parts;
-    if let Some(part) = parts.first_mut() {
-        part.step = Some(name.to_owned());
-    }
-    Ok(parts)
-}
-
-fn finish(all: SideBySide, inner: Vec<Part>, features: usize, cost: u64) -> Read {
-    let detail = format!("{} parts, {features} columns to {}", all.parts.len(), all.width);
-    let mut made = Read::new(Role::Transformer(Box::new(all)), detail, cost);
-    made.inner = inner;
-    made.features = Some(features);
-    made
-}
-
 pub(super) fn union(attrs: &Attrs<'_>, depth: usize) -> Result<Read> {
-    let mut all = SideBySide { parts: Vec::new(), width: 0 };
-    let (mut inner, mut cost, mut features) = (Vec::new(), 0, None);
+    let mut building: Option<Building> = None;
+    let mut waiting = 0;
     for step in attrs.estimators("transformer_list")? {
         let pair = step.items().unwrap_or_default();
         let [name, member, ..] = pair.as_slice() else { return Err(attrs.error("a part is not a pair")) };
         let name = name.text().unwrap_or_default();
-        if member.text().is_some() || member.is_none() {
-            return Err(attrs.unsupported("parts that are dropped or passed through"));
+        match member.text() {
+            Some("drop") => continue,
+            Some("passthrough") => {
+                match &mut building {
+                    Some(building) => building.pass((0..building.flow.takes.len()).collect()),
+                    None => waiting += 1,
+                }
+                continue;
+            }
+            _ => {}
         }
         let weights = attrs.opt("transformer_weights");
         let weight = weights.and_then(|weights| weights.entry(name)).and_then(View::float).unwrap_or(1.0);
         let estimator = read_at(*member, depth + 1)?;
-        let width = *features.get_or_insert(estimator.features);
-        cost += estimator.row_cost_ns;
-        inner.extend(push(attrs, &mut all, name, estimator, (0..width).collect(), weight)?);
+        let building = building.get_or_insert_with(|| Building::new(estimator.features));
+        let width = building.flow.takes.len();
+        // Parts that came before the first one whose width is known.
+        (0..std::mem::take(&mut waiting)).for_each(|_| building.pass((0..width).collect()));
+        building.push(attrs, name, estimator, (0..width).collect(), weight)?;
     }
-    let features = features.ok_or_else(|| attrs.error("it has no parts"))?;
-    Ok(finish(all, inner, features, cost))
+    let building = building.ok_or_else(|| attrs.error("it has no parts"))?;
+    let features = building.flow.takes.len();
+    Ok(building.finish(features))
+}
+
+/// The values of a pickled pandas `Index`.
+fn index_data(spec: View<'_>) -> Option<View<'_>> {
+    let is_index = spec.object().is_some_and(|object| &*object.class.name == "_new_Index");
+    is_index.then(|| spec.args()?.get(1)?.entry("data")).flatten()
 }
 
 /// The indices that a column specification means.
 fn indices(attrs: &Attrs<'_>, spec: View<'_>, names: &[String], features: usize) -> Result<Vec<usize>> {
+    // The list of the remainder's columns is wrapped by 1.5 and later, a pandas `Index` carries its values.
+    let spec = spec.attr("data").or_else(|| index_data(spec)).unwrap_or(spec);
     let by_name = |name: &str| names.iter().position(|one| one == name);
     let unknown = || attrs.unsupported(&format!("columns given as {}", spec.class_name()));
     let found: Option<Vec<usize>> = if let Some(name) = spec.text() {
@@ -120,7 +179,7 @@ fn indices(attrs: &Attrs<'_>, spec: View<'_>, names: &[String], features: usize)
         let mask = spec.floats().ok_or_else(unknown)?;
         Some((0..mask.len()).filter(|index| mask[*index] != 0.0).collect())
     } else if spec.object().is_some_and(|object| &*object.class.name == "slice") {
-        return Err(unknown());
+        Some(slice(spec, names, features).ok_or_else(unknown)?)
     } else {
         let floats = spec.floats().ok_or_else(unknown)?;
         let count = features as f64;
@@ -138,11 +197,38 @@ fn indices(attrs: &Attrs<'_>, spec: View<'_>, names: &[String], features: usize)
     }
 }
 
+/// `slice(start, stop, step)` of columns, by place or by name (whose end is included).
+fn slice(spec: View<'_>, names: &[String], features: usize) -> Option<Vec<usize>> {
+    let args = spec.args()?;
+    let [start, stop, step] = args.as_slice() else { return None };
+    if !(step.is_none() || step.int() == Some(1)) {
+        return None;
+    }
+    let place = |end: &View<'_>, default: usize, after: usize| {
+        if end.is_none() {
+            return Some(default);
+        }
+        if let Some(name) = end.text() {
+            return names.iter().position(|one| one == name).map(|place| place + after);
+        }
+        let place = end.int()?;
+        let count = features as i64;
+        usize::try_from(if place < 0 { (place + count).max(0) } else { place.min(count) }).ok()
+    };
+    Some((place(start, 0, 0)?..place(stop, features, 1)?).collect())
+}
+
+/// The width of a remainder is known, so it needs no note of its own.
+fn passes(member: View<'_>) -> bool {
+    let is_identity = member.object().is_some_and(|object| &*object.class.name == "FunctionTransformer")
+        && member.attr("func").is_some_and(View::is_none);
+    member.text() == Some("passthrough") || is_identity
+}
+
 pub(super) fn transformer(attrs: &Attrs<'_>, depth: usize) -> Result<Read> {
     let features = attrs.features()?;
     let names = attrs.opt("feature_names_in_").and_then(View::texts).unwrap_or_default();
-    let mut all = SideBySide { parts: Vec::new(), width: 0 };
-    let (mut inner, mut cost) = (Vec::new(), 0);
+    let mut building = Building::new(features);
     for step in attrs.estimators("transformers_")? {
         let triple = step.items().unwrap_or_default();
         let [name, member, spec, ..] = triple.as_slice() else {
@@ -156,18 +242,14 @@ pub(super) fn transformer(attrs: &Attrs<'_>, depth: usize) -> Result<Read> {
         if columns.is_empty() {
             continue;
         }
-        let is_identity = member.object().is_some_and(|object| &*object.class.name == "FunctionTransformer")
-            && member.attr("func").is_some_and(View::is_none);
-        if member.text() == Some("passthrough") || is_identity {
-            all.width += columns.len();
-            all.parts.push((None, columns, 1.0));
+        if passes(*member) {
+            building.pass(columns);
             continue;
         }
         let weights = attrs.opt("transformer_weights");
         let weight = weights.and_then(|weights| weights.entry(name)).and_then(View::float).unwrap_or(1.0);
         let estimator = read_at(*member, depth + 1)?;
-        cost += estimator.row_cost_ns;
-        inner.extend(push(attrs, &mut all, name, estimator, columns, weight)?);
+        building.push(attrs, name, estimator, columns, weight)?;
     }
-    Ok(finish(all, inner, features, cost))
+    Ok(building.finish(features))
 }

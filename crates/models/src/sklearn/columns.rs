@@ -1,11 +1,9 @@
-//! Transforms of columns: imputers, encoders of numbers, polynomials, selections.
+//! Transforms of columns: simple imputers, thresholds, polynomials.
 //!
-//! Not here: columns of texts. A model that needs them is refused with its class and the reason.
+//! Not here: encoders of categories (`encode`).
 
 use super::attrs::{Attrs, WIDTH_MAX};
 use super::{Evaluated, Read, Role, Rows, Transform, check_finite};
-use crate::array::{Elements, Kind};
-use crate::backend::BackendError;
 use crate::error::{LoadError, Result};
 use crate::graph::View;
 
@@ -176,128 +174,4 @@ pub(super) fn polynomial(attrs: &Attrs<'_>) -> Result<Read> {
     let detail = format!("{width} columns to {}", products.len());
     let cost = products.len() as u64 * 2;
     Ok(Read::new(Role::Transformer(Box::new(Polynomial { products })), detail, cost))
-}
-
-/// What an encoder makes of one column.
-struct Categories {
-    values: Vec<f64>,
-    /// The output of each category; `None` is dropped.
-    slots: Vec<Option<usize>>,
-}
-
-/// One-hot or ordinal codes of numeric categories.
-struct Encoder {
-    columns: Vec<Categories>,
-    width: usize,
-    one_hot: bool,
-    /// What an unknown category becomes; an error if `None`. Ordinal codes only.
-    unknown: Option<f64>,
-    ignores_unknown: bool,
-}
-
-impl Transform for Encoder {
-    fn width_out(&self) -> usize {
-        self.width
-    }
-
-    fn transform(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
-        check_finite(rows, true)?;
-        for (row, out) in rows.iter().zip(out.chunks_exact_mut(self.width.max(1))) {
-            for (index, (value, column)) in row.iter().zip(&self.columns).enumerate() {
-                let same = |category: &f64| category == value || (category.is_nan() && value.is_nan());
-                let found = column.values.iter().position(same);
-                match (found, self.one_hot) {
-                    (Some(code), true) => {
-                        if let Some(slot) = column.slots[code] {
-                            out[slot] = 1.0;
-                        }
-                    }
-                    (Some(code), false) if value.is_nan() => {
-                        out[index] = if self.ignores_unknown { f64::NAN } else { code as f64 }
-                    }
-                    (Some(code), false) => out[index] = code as f64,
-                    (None, true) if self.ignores_unknown => {}
-                    (None, false) if self.unknown.is_some() => out[index] = self.unknown.unwrap_or_default(),
-                    (None, _) => {
-                        let what =
-                            format!("Found unknown category {value} in column {index} during transform");
-                        return Err(BackendError::Input(what));
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-fn categories(attrs: &Attrs<'_>) -> Result<Vec<Vec<f64>>> {
-    let numeric = |column: View<'_>| match column.array().map(|array| (&array.elements, array.dtype.kind)) {
-        Some((Elements::Raw(_), Kind::Int | Kind::Uint | Kind::Float | Kind::Bool)) => column.floats(),
-        _ => None,
-    };
-    let all: Option<Vec<Vec<f64>>> = attrs.estimators("categories_")?.into_iter().map(numeric).collect();
-    let all = all.ok_or_else(|| attrs.unsupported("categories that are texts"))?;
-    if all.len() != attrs.features()? {
-        return Err(attrs.error("categories_ has another width than the columns"));
-    }
-    Ok(all)
-}
-
-pub(super) fn one_hot(attrs: &Attrs<'_>) -> Result<Read> {
-    let infrequent = ["min_frequency", "max_categories"].iter().any(|name| attrs.opt(name).is_some());
-    if infrequent {
-        return Err(attrs.unsupported("infrequent categories"));
-    }
-    let ignores_unknown = match attrs.text("handle_unknown")? {
-        "error" => false,
-        "ignore" => true,
-        other => return Err(attrs.unsupported(&format!("handle_unknown={other:?}"))),
-    };
-    let drop = attrs.opt("drop_idx_");
-    let dropped: Vec<Option<usize>> = match drop {
-        None => Vec::new(),
-        Some(drop) => match (drop.items(), drop.floats()) {
-            (Some(items), _) => {
-                items.iter().map(|item| item.int().and_then(|int| usize::try_from(int).ok())).collect()
-            }
-            (None, Some(floats)) => floats.iter().map(|float| Some(*float as usize)).collect(),
-            (None, None) => return Err(attrs.error("drop_idx_ holds no indices")),
-        },
-    };
-    let mut width = 0;
-    let mut columns = Vec::new();
-    for (index, values) in categories(attrs)?.into_iter().enumerate() {
-        let left_out = dropped.get(index).copied().flatten();
-        let slots = (0..values.len()).map(|code| {
-            let slot = (left_out != Some(code)).then_some(width);
-            width += usize::from(slot.is_some());
-            slot
-        });
-        let slots = slots.collect();
-        columns.push(Categories { values, slots });
-    }
-    let detail = format!("{} columns to {width}", columns.len());
-    let cost = width as u64;
-    let encoder = Encoder { columns, width, one_hot: true, unknown: None, ignores_unknown };
-    Ok(Read::new(Role::Transformer(Box::new(encoder)), detail, cost))
-}
-
-pub(super) fn ordinal(attrs: &Attrs<'_>) -> Result<Read> {
-    let infrequent = ["min_frequency", "max_categories"].iter().any(|name| attrs.opt(name).is_some());
-    if infrequent {
-        return Err(attrs.unsupported("infrequent categories"));
-    }
-    let unknown = match attrs.text("handle_unknown")? {
-        "use_encoded_value" => Some(attrs.float("unknown_value")?),
-        _ => None,
-    };
-    let columns: Vec<Categories> =
-        categories(attrs)?.into_iter().map(|values| Categories { values, slots: Vec::new() }).collect();
-    let width = columns.len();
-    let encoded_missing = attrs.opt("encoded_missing_value").and_then(View::float);
-    if encoded_missing.is_some_and(|value| !value.is_nan()) {
-        return Err(attrs.unsupported("encoded_missing_value"));
-    }
-    let encoder = Encoder { columns, width, one_hot: false, unknown, ignores_unknown: true };
-    Ok(Read::new(Role::Transformer(Box::new(encoder)), format!("{width} columns"), width as u64 * 4))
 }

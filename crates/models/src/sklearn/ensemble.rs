@@ -24,7 +24,7 @@ fn with_columns<T>(
 ) -> Evaluated<T> {
     let Some(columns) = columns else { return then(rows) };
     let data: Vec<f64> = rows.iter().flat_map(|row| columns.iter().map(|column| row[*column])).collect();
-    then(Rows::new(&data, columns.len(), rows.count))
+    then(rows.with(&data, columns.len()))
 }
 
 impl Member {

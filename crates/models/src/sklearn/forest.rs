@@ -8,7 +8,7 @@
 use super::attrs::Attrs;
 use super::labels::Labels;
 use super::tree::{RawTree, Trees};
-use super::{Classify, Evaluated, Read, Regress, Role, Rows, argmax};
+use super::{Classify, Evaluated, Read, Regress, Role, Rows, argmax, several};
 use crate::error::Result;
 
 /// Trees whose answers are averaged.
@@ -129,6 +129,9 @@ fn described(mean: &Mean) -> (String, u64) {
 }
 
 fn classifier_of(attrs: &Attrs<'_>, trees: &[Attrs<'_>]) -> Result<Read> {
+    if let Some(labels) = Labels::read_several(attrs)? {
+        return several::forest(attrs, trees, labels);
+    }
     let labels = Labels::read(attrs)?;
     let mean = gather(attrs, trees, Some(labels.len()))?;
     let (detail, cost) = described(&mean);

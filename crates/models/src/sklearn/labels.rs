@@ -39,7 +39,21 @@ impl Labels {
         Self::of(value).ok_or_else(|| attrs.error("classes_ holds neither numbers nor texts"))
     }
 
-    fn of(value: View<'_>) -> Option<Self> {
+    /// `classes_` of several answers: a list of arrays; `None` where there is one answer.
+    pub(super) fn read_several(attrs: &Attrs<'_>) -> Result<Option<Vec<Self>>> {
+        let Some(items) = attrs.req("classes_")?.items() else { return Ok(None) };
+        let is_list = |item: &View<'_>| {
+            item.items().is_some() || item.array().is_some_and(|array| !array.shape.is_empty())
+        };
+        if items.is_empty() || !items.iter().all(is_list) {
+            return Ok(None);
+        }
+        let all: Option<Vec<Self>> = items.into_iter().map(Self::of).collect();
+        all.map(Some).ok_or_else(|| attrs.error("classes_ holds neither numbers nor texts"))
+    }
+
+    /// The labels of a list or an array.
+    pub(super) fn of(value: View<'_>) -> Option<Self> {
         if let Node::Array(array) = value.node()
             && matches!(array.elements, Elements::Raw(_))
         {
@@ -96,6 +110,42 @@ impl Labels {
             Self::Floats(all) => all.iter().map(f64::to_string).collect(),
             Self::Texts(all) => all.clone(),
             Self::Bools(all) => all.iter().map(bool::to_string).collect(),
+        }
+    }
+
+    /// The type of answers whose columns have labels of their own.
+    pub(super) fn common(all: &[Self]) -> DType {
+        match all {
+            [first, rest @ ..] if rest.iter().all(|one| one.dtype() == first.dtype()) => first.dtype(),
+            _ => DType::Text,
+        }
+    }
+
+    /// Writes the labels of picks of several columns; columns of different types as texts.
+    pub(super) fn write_all(all: &[Self], picks: &[u32], shape: Shape, outputs: &mut Outputs) {
+        let width = all.len().max(1);
+        let cell = |(place, pick): (usize, &u32)| (&all[place % width], *pick as usize);
+        let cells = picks.iter().enumerate().map(cell);
+        match Self::common(all) {
+            DType::I64 => {
+                let ints =
+                    cells.map(|(labels, pick)| if let Self::Ints(all) = labels { all[pick] } else { 0 });
+                outputs.numbers(shape).iter_mut().zip(ints).for_each(|(slot, int)| *slot = int);
+            }
+            DType::F64 => {
+                let floats =
+                    cells.map(|(labels, pick)| if let Self::Floats(all) = labels { all[pick] } else { 0.0 });
+                outputs.numbers(shape).iter_mut().zip(floats).for_each(|(slot, float)| *slot = float);
+            }
+            DType::Bool => {
+                let truths = cells.map(|(labels, pick)| matches!(labels, Self::Bools(all) if all[pick]));
+                outputs.truths(shape, truths);
+            }
+            _ => {
+                let texts: Vec<Vec<String>> = all.iter().map(Self::to_texts).collect();
+                let each = picks.iter().enumerate();
+                outputs.texts(shape, each.map(|(place, pick)| texts[place % width][*pick as usize].as_str()));
+            }
         }
     }
 

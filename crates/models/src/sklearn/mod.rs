@@ -15,7 +15,9 @@ mod beside;
 mod boost;
 mod cluster;
 mod columns;
+mod encode;
 mod ensemble;
+mod flow;
 mod forest;
 mod function;
 mod isolation;
@@ -26,15 +28,19 @@ mod neighbors;
 mod network;
 mod pipeline;
 mod scale;
+mod several;
 mod stacking;
 mod svm;
+mod text;
 mod tree;
 
 use crate::backend::BackendError;
 use crate::error::{LoadError, Result};
 use crate::graph::View;
 use attrs::Attrs;
+use flow::Flow;
 pub use labels::Labels;
+use text::Texts;
 
 /// How deep estimators may nest: pipelines in pipelines.
 const NESTING_MAX: usize = 32;
@@ -45,12 +51,34 @@ pub(crate) struct Rows<'a> {
     data: &'a [f64],
     width: usize,
     count: usize,
+    /// What cells that are texts refer to.
+    texts: Option<&'a Texts>,
 }
 
 impl<'a> Rows<'a> {
     fn new(data: &'a [f64], width: usize, count: usize) -> Self {
         debug_assert_eq!(data.len(), width * count);
-        Self { data, width, count }
+        Self { data, width, count, texts: None }
+    }
+
+    /// Other columns of the same batch.
+    fn with<'b>(self, data: &'b [f64], width: usize) -> Rows<'b>
+    where
+        'a: 'b,
+    {
+        debug_assert_eq!(data.len(), width * self.count);
+        Rows { data, width, count: self.count, texts: self.texts }
+    }
+
+    /// Some of the rows.
+    fn range(self, rows: std::ops::Range<usize>) -> Self {
+        let data = &self.data[rows.start * self.width..rows.end * self.width];
+        Self { data, count: rows.len(), ..self }
+    }
+
+    /// Calls `with` with the text of a cell; `None` for numbers and what is missing.
+    fn text<T>(self, cell: f64, with: impl FnOnce(&str) -> T) -> Option<T> {
+        self.texts?.read(cell, with)
     }
 
     fn iter(self) -> impl Iterator<Item = &'a [f64]> {
@@ -104,6 +132,16 @@ pub(crate) trait Regress: Send + Sync {
     fn decisions(&self, _rows: Rows<'_>, _out: &mut [f64]) -> Evaluated {
         Err(BackendError::Internal("this estimator has no decision_function".into()))
     }
+
+    /// How many shares `predict_proba` gives for a row (mixtures); 0 where the library has none.
+    fn shares(&self) -> usize {
+        0
+    }
+
+    /// The library's `predict_proba`; `out` is zeroed.
+    fn probabilities(&self, _rows: Rows<'_>, _out: &mut [f64]) -> Evaluated {
+        Err(BackendError::Internal("this estimator has no predict_proba".into()))
+    }
 }
 
 /// Turns rows into other rows.
@@ -115,9 +153,33 @@ pub(crate) trait Transform: Send + Sync {
     fn transform(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated;
 }
 
+/// Answers several questions about a row at once, each with classes of its own.
+pub(crate) trait Several: Send + Sync {
+    /// The index of each answer's class: `rows × answers`.
+    fn pick(&self, rows: Rows<'_>, picks: &mut [u32]) -> Evaluated;
+
+    /// The widths of the tables that `predict_proba` gives; none where there is no such method.
+    fn tables(&self) -> Vec<usize>;
+
+    /// The tables side by side; `out` is zeroed.
+    fn probabilities(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated;
+
+    /// How many numbers `decision_function` gives for a row; 0 where the library has none.
+    fn decisions_width(&self) -> usize {
+        0
+    }
+
+    /// The library's `decision_function`; `out` is zeroed.
+    fn decisions(&self, _rows: Rows<'_>, _out: &mut [f64]) -> Evaluated {
+        Err(BackendError::Internal("this classifier has no decision_function".into()))
+    }
+}
+
 /// What an estimator does.
 pub(crate) enum Role {
     Classifier(Box<dyn Classify>, Labels),
+    /// Classes of several questions.
+    Several(Box<dyn Several>, Vec<Labels>),
     Regressor(Box<dyn Regress>),
     /// Predictions are whole numbers: clusters, or 1 and -1 for in- and outliers.
     Assigner(Box<dyn Regress>),
@@ -146,6 +208,22 @@ pub struct Estimator {
     pub(crate) version: Option<String>,
     pub(crate) parts: Vec<Part>,
     pub(crate) row_cost_ns: u64,
+    /// Its columns, where not all are numbers.
+    pub(crate) flow: Option<Flow>,
+    /// What it does as an inner step of a pipeline, where its role is another.
+    pub(crate) inner: Option<Box<dyn Transform>>,
+    /// The widest table it makes on the way.
+    pub(crate) width_max: usize,
+}
+
+impl Estimator {
+    pub(crate) fn flow(&self) -> Flow {
+        let gives = match &self.role {
+            Role::Transformer(transform) => transform.width_out(),
+            _ => self.inner.as_ref().map_or(0, |inner| inner.width_out()),
+        };
+        self.flow.clone().unwrap_or_else(|| Flow::numbers(self.features, gives))
+    }
 }
 
 impl std::fmt::Debug for Estimator {
@@ -168,6 +246,12 @@ pub(crate) struct Read {
     features: Option<usize>,
     /// Their names, where they are not `feature_names_in_`.
     feature_names: Vec<String>,
+    /// Its columns, where not all are numbers.
+    flow: Option<Flow>,
+    /// What it does as an inner step of a pipeline, where its role is another.
+    transform: Option<Box<dyn Transform>>,
+    /// The widest table it makes on the way, where it makes one.
+    width_max: usize,
 }
 
 impl Read {
@@ -179,13 +263,36 @@ impl Read {
             inner: Vec::new(),
             features: None,
             feature_names: Vec::new(),
+            flow: None,
+            transform: None,
+            width_max: 0,
+        }
+    }
+
+    /// Takes the place of the estimator within: a search, a frozen one.
+    fn like(estimator: Estimator, role: Role) -> Self {
+        Self {
+            role,
+            detail: "around the next".into(),
+            row_cost_ns: estimator.row_cost_ns,
+            inner: estimator.parts,
+            features: Some(estimator.features),
+            feature_names: estimator.feature_names,
+            flow: estimator.flow,
+            transform: estimator.inner,
+            width_max: estimator.width_max,
         }
     }
 }
 
 /// Reads the estimator that a file holds.
 pub fn read(root: View<'_>) -> Result<Estimator> {
-    read_at(root, 0)
+    let mut estimator = read_at(root, 0)?;
+    if let Some(flow) = estimator.flow.take() {
+        let flow = flow.settle(&Attrs::new(root)?)?;
+        estimator.flow = (!flow.is_numbers()).then_some(flow);
+    }
+    Ok(estimator)
 }
 
 pub(crate) fn read_at(view: View<'_>, depth: usize) -> Result<Estimator> {
@@ -200,7 +307,14 @@ pub(crate) fn read_at(view: View<'_>, depth: usize) -> Result<Estimator> {
     };
     let mut parts = vec![Part { depth, step: None, class: attrs.class.clone(), detail: read.detail }];
     parts.extend(read.inner);
+    let width_out = match &read.role {
+        Role::Transformer(transform) => transform.width_out(),
+        _ => 0,
+    };
     Ok(Estimator {
+        width_max: read.width_max.max(features).max(width_out),
+        flow: read.flow,
+        inner: read.transform,
         role: read.role,
         features,
         feature_names: attrs.opt("feature_names_in_").and_then(View::texts).unwrap_or(read.feature_names),
@@ -293,14 +407,41 @@ fn dispatch(attrs: &Attrs<'_>, depth: usize) -> Result<Read> {
         "Binarizer" => columns::binarizer(attrs),
         "VarianceThreshold" => columns::variance_threshold(attrs),
         "PolynomialFeatures" => columns::polynomial(attrs),
-        "OneHotEncoder" => columns::one_hot(attrs),
-        "OrdinalEncoder" => columns::ordinal(attrs),
+        "OneHotEncoder" => encode::one_hot(attrs),
+        "OrdinalEncoder" => encode::ordinal(attrs),
+        "TargetEncoder" => encode::target(attrs),
+        "MultiOutputClassifier" => several::multi_classifier(attrs, depth),
+        "MultiOutputRegressor" => several::multi_regressor(attrs, depth),
+        "ClassifierChain" => several::chain_classifier(attrs, depth),
+        "RegressorChain" => several::chain_regressor(attrs, depth),
+        "GridSearchCV" | "RandomizedSearchCV" | "HalvingGridSearchCV" | "HalvingRandomSearchCV" => {
+            around(attrs, "best_estimator_", depth)
+        }
+        "FrozenEstimator" => around(attrs, "estimator", depth),
+        "DBSCAN"
+        | "HDBSCAN"
+        | "OPTICS"
+        | "AgglomerativeClustering"
+        | "SpectralClustering"
+        | "TSNE"
+        | "MDS" => {
+            let what = "it answers only about the rows it was fitted on; fit a classifier on its labels";
+            Err(attrs.unsupported(&format!("new rows: {what}")))
+        }
         "FeatureUnion" => beside::union(attrs, depth),
         "ColumnTransformer" => beside::transformer(attrs, depth),
         "Pipeline" => pipeline::read(attrs, depth),
         "Tree" => Err(LoadError::unsupported(format!("{} alone, without its estimator", attrs.class))),
         _ => Err(LoadError::unsupported(format!("{} is not evaluated natively", attrs.class))),
     }
+}
+
+/// What only holds an estimator answers as it does.
+fn around(attrs: &Attrs<'_>, name: &str, depth: usize) -> Result<Read> {
+    let mut estimator = read_at(attrs.req(name)?, depth + 1)?;
+    let nothing = Role::Transformer(Box::new(pipeline::Identity(0)));
+    let role = std::mem::replace(&mut estimator.role, nothing);
+    Ok(Read::like(estimator, role))
 }
 
 /// Refuses what the library's `check_array` refuses.

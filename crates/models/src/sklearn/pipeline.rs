@@ -7,7 +7,8 @@
 use std::sync::Arc;
 
 use super::attrs::Attrs;
-use super::{Classify, Estimator, Evaluated, Part, Read, Regress, Role, Rows, Transform, read_at};
+use super::flow::Flow;
+use super::{Classify, Estimator, Evaluated, Part, Read, Regress, Role, Rows, Several, Transform, read_at};
 use crate::error::Result;
 
 /// Transforms in order.
@@ -20,12 +21,12 @@ impl Chain {
         for step in &self.0 {
             let mut out = vec![0.0; rows.count * step.width_out()];
             let before = data.as_deref().unwrap_or(rows.data);
-            step.transform(Rows::new(before, width, rows.count), &mut out)?;
+            step.transform(rows.with(before, width), &mut out)?;
             width = step.width_out();
             data = Some(out);
         }
         let after = data.as_deref().unwrap_or(rows.data);
-        then(Rows::new(after, width, rows.count))
+        then(rows.with(after, width))
     }
 }
 
@@ -76,6 +77,36 @@ impl Regress for Before<dyn Regress> {
     fn decisions(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
         self.chain.with(rows, |rows| self.last.decisions(rows, out))
     }
+
+    fn shares(&self) -> usize {
+        self.last.shares()
+    }
+
+    fn probabilities(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
+        self.chain.with(rows, |rows| self.last.probabilities(rows, out))
+    }
+}
+
+impl Several for Before<dyn Several> {
+    fn pick(&self, rows: Rows<'_>, picks: &mut [u32]) -> Evaluated {
+        self.chain.with(rows, |rows| self.last.pick(rows, picks))
+    }
+
+    fn tables(&self) -> Vec<usize> {
+        self.last.tables()
+    }
+
+    fn probabilities(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
+        self.chain.with(rows, |rows| self.last.probabilities(rows, out))
+    }
+
+    fn decisions_width(&self) -> usize {
+        self.last.decisions_width()
+    }
+
+    fn decisions(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
+        self.chain.with(rows, |rows| self.last.decisions(rows, out))
+    }
 }
 
 impl Transform for Before<dyn Transform> {
@@ -88,7 +119,8 @@ impl Transform for Before<dyn Transform> {
     }
 }
 
-struct Identity(usize);
+/// Rows as they are.
+pub(super) struct Identity(pub(super) usize);
 
 impl Transform for Identity {
     fn width_out(&self) -> usize {
@@ -124,6 +156,21 @@ pub(super) fn read(attrs: &Attrs<'_>, depth: usize) -> Result<Read> {
     Ok(made)
 }
 
+/// Puts transforms before an estimator's role.
+pub(super) fn before(transforms: Vec<Box<dyn Transform>>, role: Role) -> Role {
+    if transforms.is_empty() {
+        return role;
+    }
+    let chain = Arc::new(Chain(transforms));
+    match role {
+        Role::Classifier(last, labels) => Role::Classifier(Box::new(Before { chain, last }), labels),
+        Role::Several(last, labels) => Role::Several(Box::new(Before { chain, last }), labels),
+        Role::Regressor(last) => Role::Regressor(Box::new(Before { chain, last })),
+        Role::Assigner(last) => Role::Assigner(Box::new(Before { chain, last })),
+        Role::Transformer(last) => Role::Transformer(Box::new(Before { chain, last })),
+    }
+}
+
 fn join(attrs: &Attrs<'_>, steps: Vec<Estimator>) -> Result<Read> {
     let detail = format!("{} steps", steps.len());
     let cost: u64 = steps.iter().map(|step| step.row_cost_ns).sum();
@@ -132,8 +179,10 @@ fn join(attrs: &Attrs<'_>, steps: Vec<Estimator>) -> Result<Read> {
         None => attrs.features()?,
     };
     let feature_names = steps.first().map(|first| first.feature_names.clone()).unwrap_or_default();
+    let mut flow = Flow::identity(features);
     let mut chain = Vec::new();
     let mut width = features;
+    let mut width_max = 0;
     let mut last = None;
     let count = steps.len();
     for (index, step) in steps.into_iter().enumerate() {
@@ -142,28 +191,28 @@ fn join(attrs: &Attrs<'_>, steps: Vec<Estimator>) -> Result<Read> {
                 attrs.error(format!("{} takes {} columns and gets {width}", step.class, step.features))
             );
         }
-        match step.role {
-            Role::Transformer(transform) if index + 1 < count => {
+        flow = flow.then(attrs, &step.flow())?;
+        width_max = width_max.max(step.width_max);
+        if index + 1 == count {
+            last = Some(step.role);
+            continue;
+        }
+        match (step.role, step.inner) {
+            (Role::Transformer(transform), _) | (_, Some(transform)) => {
                 width = transform.width_out();
                 chain.push(transform);
             }
-            _ if index + 1 < count => {
-                return Err(attrs.unsupported(&format!("{} as an inner step", step.class)));
-            }
-            role => last = Some(role),
+            _ => return Err(attrs.unsupported(&format!("{} as an inner step", step.class))),
         }
     }
-    let chain = Arc::new(Chain(chain));
     let role = match last {
         None => Role::Transformer(Box::new(Identity(features))),
-        Some(role) if chain.0.is_empty() => role,
-        Some(Role::Classifier(last, labels)) => Role::Classifier(Box::new(Before { chain, last }), labels),
-        Some(Role::Regressor(last)) => Role::Regressor(Box::new(Before { chain, last })),
-        Some(Role::Assigner(last)) => Role::Assigner(Box::new(Before { chain, last })),
-        Some(Role::Transformer(last)) => Role::Transformer(Box::new(Before { chain, last })),
+        Some(last) => before(chain, last),
     };
     let mut made = Read::new(role, detail, cost);
     made.features = Some(features);
     made.feature_names = feature_names;
+    made.flow = Some(flow);
+    made.width_max = width_max;
     Ok(made)
 }

@@ -79,7 +79,7 @@ impl Stack {
                 all[index * width + start..][..row.len()].copy_from_slice(row);
             }
         }
-        then(Rows::new(&all, width, rows.count))
+        then(rows.with(&all, width))
     }
 }
 
