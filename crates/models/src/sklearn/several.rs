@@ -115,7 +115,10 @@ fn finish(role: Role, count: usize, read: (Vec<Part>, u64, usize)) -> Read {
     made
 }
 
-fn classifiers(attrs: &Attrs<'_>, all: Vec<Estimator>) -> Result<(Vec<Box<dyn Classify>>, Vec<Labels>)> {
+/// Models and the labels of each.
+type Labelled = (Vec<Box<dyn Classify>>, Vec<Labels>);
+
+fn classifiers(attrs: &Attrs<'_>, all: Vec<Estimator>) -> Result<Labelled> {
     let mut models = Vec::new();
     let mut labels = Vec::new();
     for estimator in all {
