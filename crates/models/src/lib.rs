@@ -14,6 +14,7 @@ mod container;
 #[cfg(any(test, feature = "testkit"))]
 pub mod contract;
 mod error;
+pub mod explain;
 mod graph;
 mod inspect;
 mod limits;
