@@ -128,6 +128,15 @@ fn open(bytes: Bytes, limits: &Limits) -> Result<(Format, Graph)> {
     Ok((format, graph))
 }
 
+/// The values in the model file of a folder, not yet read as an estimator.
+pub(crate) fn open_chosen(folder: &dyn Folder, limits: &Limits) -> Result<(Format, Graph)> {
+    let chosen = choose(folder)?;
+    let bytes = folder.read(&chosen.path, limits.bytes_max);
+    let bytes =
+        bytes.map_err(|error| LoadError::Folder { what: format!("cannot read {}: {error}", chosen.path) })?;
+    open(bytes, limits)
+}
+
 /// Reports on the model of a folder.
 pub fn inspect(folder: &dyn Folder, limits: &Limits) -> Inspection {
     let chosen = choose(folder);

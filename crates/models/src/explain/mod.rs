@@ -18,7 +18,11 @@ mod quadrature;
 pub mod sampled;
 pub(crate) mod tree;
 
-use crate::backend::BackendError;
+use crate::backend::{Backend, BackendError, Batch};
+use crate::error::Result as Read;
+use crate::limits::Limits;
+use crate::source::Folder;
+use crate::tensor::{Outputs, Tensor};
 
 /// Shapley values of some rows.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -90,6 +94,54 @@ pub trait Explain: Send + Sync {
         count: usize,
         background: Option<&Background>,
     ) -> Result<Explanation, BackendError>;
+}
+
+/// The exact explainer of a folder's model. A model that has none is an error; `sampled` explains any backend.
+pub fn explainer(folder: &dyn Folder, limits: &Limits) -> Read<Box<dyn Explain>> {
+    let (_, graph) = crate::inspect::open_chosen(folder, limits)?;
+    crate::sklearn::explain::explainer(graph.root())
+}
+
+/// A backend with one input of numbers and one output of numbers, as a function for [`sampled::Sampled`].
+pub struct Asked<B> {
+    backend: B,
+    features: usize,
+    outputs: usize,
+}
+
+impl<B: std::ops::Deref<Target = dyn Backend> + Send + Sync> Asked<B> {
+    /// Fails for what is not numbers to numbers of known widths.
+    pub fn new(backend: B) -> Result<Self, BackendError> {
+        let signature = backend.signature();
+        let wrong = || BackendError::Input("only models from one table of numbers to numbers are explained".into());
+        let ([input], [output]) = (signature.inputs.as_slice(), signature.outputs.as_slice()) else {
+            return Err(wrong());
+        };
+        let [Some(features)] = input.row[..] else { return Err(wrong()) };
+        let outputs = output.row.iter().try_fold(1, |product, dim| dim.map(|dim| dim * product)).ok_or_else(wrong)?;
+        Ok(Self { features, outputs, backend })
+    }
+}
+
+impl<B: std::ops::Deref<Target = dyn Backend> + Send + Sync> sampled::Predict for Asked<B> {
+    fn features(&self) -> usize {
+        self.features
+    }
+
+    fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    fn predict(&self, rows: &[f64], count: usize, out: &mut Vec<f64>) -> Result<(), BackendError> {
+        let input = Tensor::borrowed(rows, &[count, self.features]);
+        let input = input.ok_or_else(|| BackendError::Internal("rows of another size".into()))?;
+        let mut outputs = Outputs::new();
+        self.backend.run(&Batch { rows: count, inputs: &[input] }, &mut outputs)?;
+        let numbers = outputs.tensors().first().and_then(Tensor::to_f64s);
+        let text = || BackendError::Input("only answers that are numbers are explained".into());
+        out.extend_from_slice(&numbers.ok_or_else(text)?);
+        Ok(())
+    }
 }
 
 /// Checks what all explainers are given.

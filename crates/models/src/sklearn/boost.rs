@@ -125,38 +125,53 @@ fn init_class(attrs: &Attrs<'_>) -> String {
     if is_zero { String::new() } else { init.rsplit('.').next().unwrap_or_default().to_owned() }
 }
 
-pub(super) fn regressor(attrs: &Attrs<'_>) -> Result<Read> {
-    let start = match init_class(attrs).as_str() {
-        "" => 0.0,
+/// What a regressor says before its first tree.
+pub(super) fn regressor_start(attrs: &Attrs<'_>) -> Result<f64> {
+    match init_class(attrs).as_str() {
+        "" => Ok(0.0),
         "DummyRegressor" => {
             let init = Attrs::new(attrs.req("init_")?)?;
-            init.floats("constant_")?.first().copied().ok_or_else(|| init.error("constant_ is empty"))?
+            init.floats("constant_")?.first().copied().ok_or_else(|| init.error("constant_ is empty"))
         }
-        other => return Err(attrs.unsupported(&format!("init={other}"))),
-    };
+        other => Err(attrs.unsupported(&format!("init={other}"))),
+    }
+}
+
+pub(super) fn regressor(attrs: &Attrs<'_>) -> Result<Read> {
+    let start = regressor_start(attrs)?;
     let (model, detail, cost) = finish(gather(attrs, 1)?, 1, vec![start], Loss::Log);
     Ok(Read::new(Role::Regressor(Box::new(model)), detail, cost))
 }
 
-pub(super) fn classifier(attrs: &Attrs<'_>) -> Result<Read> {
-    let labels = Labels::read(attrs)?;
-    let scores = if labels.len() == 2 { 1 } else { labels.len() };
-    let loss = match attrs.text("loss")? {
-        "log_loss" | "deviance" => Loss::Log,
-        "exponential" => Loss::Exponential,
-        other => return Err(attrs.unsupported(&format!("loss={other:?}"))),
-    };
-    let start = match init_class(attrs).as_str() {
-        "" => vec![0.0; scores],
+fn classifier_loss(attrs: &Attrs<'_>) -> Result<Loss> {
+    match attrs.text("loss")? {
+        "log_loss" | "deviance" => Ok(Loss::Log),
+        "exponential" => Ok(Loss::Exponential),
+        other => Err(attrs.unsupported(&format!("loss={other:?}"))),
+    }
+}
+
+/// The scores of a classifier before its first tree.
+pub(super) fn classifier_start(attrs: &Attrs<'_>) -> Result<Vec<f64>> {
+    let classes = Labels::read(attrs)?.len();
+    match init_class(attrs).as_str() {
+        "" => Ok(vec![0.0; if classes == 2 { 1 } else { classes }]),
         "DummyClassifier" => {
             let init = Attrs::new(attrs.req("init_")?)?;
             if init.text("strategy")? != "prior" {
                 return Err(attrs.unsupported("an init that is not the prior"));
             }
-            prior_scores(&init.column_floats("class_prior_", labels.len())?, loss, attrs.is_at_least(1, 4))
+            let prior = init.column_floats("class_prior_", classes)?;
+            Ok(prior_scores(&prior, classifier_loss(attrs)?, attrs.is_at_least(1, 4)))
         }
-        other => return Err(attrs.unsupported(&format!("init={other}"))),
-    };
+        other => Err(attrs.unsupported(&format!("init={other}"))),
+    }
+}
+
+pub(super) fn classifier(attrs: &Attrs<'_>) -> Result<Read> {
+    let labels = Labels::read(attrs)?;
+    let (loss, start) = (classifier_loss(attrs)?, classifier_start(attrs)?);
+    let scores = start.len();
     let (model, detail, cost) = finish(gather(attrs, scores)?, scores, start, loss);
     Ok(Read::new(Role::Classifier(Box::new(model), labels), detail, cost))
 }
@@ -176,7 +191,7 @@ fn prior_scores(prior: &[f64], loss: Loss, is_symmetric: bool) -> Vec<f64> {
 }
 
 /// One `TreePredictor`.
-fn hist_tree(attrs: &Attrs<'_>, predictor: View<'_>) -> Result<RawTree> {
+pub(super) fn hist_tree(attrs: &Attrs<'_>, predictor: View<'_>) -> Result<RawTree> {
     let error = |what: &str| attrs.error(format!("a predictor: {what}"));
     let nodes = predictor.attr("nodes").and_then(View::array).ok_or_else(|| error("no nodes"))?;
     let ints = |name: &str| nodes.field_i64s(name).ok_or_else(|| error(&format!("no node field {name}")));

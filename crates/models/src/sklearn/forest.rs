@@ -79,7 +79,7 @@ impl Regress for Mean {
 }
 
 /// Older versions keep counts at the leaves, newer ones shares of one; shares are what is averaged.
-fn normalise(raw: &mut RawTree) {
+pub(super) fn normalise(raw: &mut RawTree) {
     let classes = raw.classes;
     // Every node is asked: weights that add up to one make a root look like shares.
     let mut nodes = raw.values.chunks_exact(classes);
@@ -144,7 +144,7 @@ fn regressor_of(attrs: &Attrs<'_>, trees: &[Attrs<'_>]) -> Result<Read> {
     Ok(Read::new(Role::Regressor(Box::new(mean)), detail, cost))
 }
 
-fn members<'g>(attrs: &Attrs<'g>) -> Result<Vec<Attrs<'g>>> {
+pub(super) fn members<'g>(attrs: &Attrs<'g>) -> Result<Vec<Attrs<'g>>> {
     attrs.estimators("estimators_")?.into_iter().map(Attrs::new).collect()
 }
 

@@ -6,6 +6,8 @@ use super::attrs::{Attrs, Matrix};
 use super::labels::Labels;
 use super::{Classify, Evaluated, Read, Regress, Role, Rows, argmax, check_finite, expit, softmax};
 use crate::error::Result;
+use crate::explain::Explain;
+use crate::explain::linear::Linear;
 
 /// `X @ coef.T + intercept`.
 struct Affine {
@@ -256,4 +258,15 @@ pub(super) fn margin_classifier(attrs: &Attrs<'_>) -> Result<Read> {
 
 pub(super) fn discriminant(attrs: &Attrs<'_>) -> Result<Read> {
     classifier_with(attrs, Link::Discriminant)
+}
+
+/// The weights of a linear model, for explanations of its scores; an error names what is not linear.
+pub(super) fn explainer(attrs: &Attrs<'_>) -> Result<Box<dyn Explain>> {
+    // Support vector machines keep their linear weights under the same name, but only some of them.
+    if !attrs.class.starts_with("sklearn.linear_model.") || attrs.opt("coef_").is_none() {
+        return Err(attrs.unsupported("exact explanations"));
+    }
+    let affine = Affine::read(attrs)?;
+    let linear = Linear::new(affine.coef.cols, affine.coef.data, affine.intercept);
+    Ok(Box::new(linear.map_err(|what| attrs.error(what))?))
 }

@@ -17,6 +17,7 @@ mod cluster;
 mod columns;
 mod encode;
 mod ensemble;
+pub(crate) mod explain;
 mod flow;
 mod forest;
 mod function;
