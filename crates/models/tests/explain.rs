@@ -43,17 +43,22 @@ fn values_are_those_of_the_package() {
         if let Some(want) = entry.get("asked") {
             let loaded = load_bytes(name, bytes.into(), &Limits::default()).expect("a model");
             let method = if name == "kernel_forest" { Method::Probabilities } else { Method::Predict };
-            let backend: Box<dyn Backend> = Box::new(Native::new(loaded.estimator, method).expect("the method"));
+            let backend: Box<dyn Backend> =
+                Box::new(Native::new(loaded.estimator, method).expect("the method"));
             let asked = Asked::new(backend).expect("numbers");
             let kernel = Sampled::new(asked, Sampling::Kernel(None)).expect("few columns");
             compare(name, &kernel.explain(&rows, count, Some(&background)).expect("values"), want);
         } else {
-            let folder = Memory::new([("model.joblib", bytes)]);
+            let folder = Memory(vec![("model.joblib".into(), bytes.into())]);
             let model = explainer(&folder, &Limits::default()).expect("an explainer");
             if let Some(want) = entry.get("path") {
                 compare(name, &model.explain(&rows, count, None).expect("values"), want);
             }
-            compare(name, &model.explain(&rows, count, Some(&background)).expect("values"), &entry["against"]);
+            compare(
+                name,
+                &model.explain(&rows, count, Some(&background)).expect("values"),
+                &entry["against"],
+            );
         }
         seen += 1;
     }

@@ -17,7 +17,11 @@ impl Linear {
     /// A model that says `start + weights · row`.
     pub(crate) fn new(features: usize, weights: Vec<f64>, start: Vec<f64>) -> Result<Self, String> {
         if weights.len() != features * start.len() {
-            return Err(format!("{} weights for {} outputs of {features} columns", weights.len(), start.len()));
+            return Err(format!(
+                "{} weights for {} outputs of {features} columns",
+                weights.len(),
+                start.len()
+            ));
         }
         Ok(Self { features, weights, start })
     }
@@ -50,7 +54,8 @@ impl Explain for Linear {
             let feature = cell % self.features;
             *slot = self.weights[output * self.features + feature] * (rows[cell] - means[feature]);
         }
-        let dot = |weights: &[f64]| weights.iter().zip(&means).map(|(weight, mean)| weight * mean).sum::<f64>();
+        let dot =
+            |weights: &[f64]| weights.iter().zip(&means).map(|(weight, mean)| weight * mean).sum::<f64>();
         let base = (0..outputs)
             .map(|output| {
                 let weights = &self.weights[output * self.features..(output + 1) * self.features];

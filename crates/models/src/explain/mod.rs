@@ -113,12 +113,14 @@ impl<B: std::ops::Deref<Target = dyn Backend> + Send + Sync> Asked<B> {
     /// Fails for what is not numbers to numbers of known widths.
     pub fn new(backend: B) -> Result<Self, BackendError> {
         let signature = backend.signature();
-        let wrong = || BackendError::Input("only models from one table of numbers to numbers are explained".into());
+        let wrong =
+            || BackendError::Input("only models from one table of numbers to numbers are explained".into());
         let ([input], [output]) = (signature.inputs.as_slice(), signature.outputs.as_slice()) else {
             return Err(wrong());
         };
         let [Some(features)] = input.row[..] else { return Err(wrong()) };
-        let outputs = output.row.iter().try_fold(1, |product, dim| dim.map(|dim| dim * product)).ok_or_else(wrong)?;
+        let outputs =
+            output.row.iter().try_fold(1, |product, dim| dim.map(|dim| dim * product)).ok_or_else(wrong)?;
         Ok(Self { features, outputs, backend })
     }
 }
@@ -145,7 +147,12 @@ impl<B: std::ops::Deref<Target = dyn Backend> + Send + Sync> sampled::Predict fo
 }
 
 /// Checks what all explainers are given.
-fn check(rows: &[f64], count: usize, features: usize, background: Option<&Background>) -> Result<(), BackendError> {
+fn check(
+    rows: &[f64],
+    count: usize,
+    features: usize,
+    background: Option<&Background>,
+) -> Result<(), BackendError> {
     if features.checked_mul(count) != Some(rows.len()) {
         return Err(BackendError::Input(format!("expected rows of {features} columns")));
     }

@@ -53,7 +53,12 @@ impl<P: Predict> Sampled<P> {
     }
 
     /// For each set of known columns, the mean answer over the background: `sets × outputs` numbers.
-    fn games(&self, row: &[f64], background: &Background, sets: &[Vec<bool>]) -> Result<Vec<f64>, BackendError> {
+    fn games(
+        &self,
+        row: &[f64],
+        background: &Background,
+        sets: &[Vec<bool>],
+    ) -> Result<Vec<f64>, BackendError> {
         let (features, outputs, others) = (row.len(), self.model.outputs(), background.rows());
         let mut games = Vec::with_capacity(sets.len() * outputs);
         let (mut rows, mut answers) = (Vec::new(), Vec::new());
@@ -77,7 +82,13 @@ impl<P: Predict> Sampled<P> {
         Ok(games)
     }
 
-    fn kernel(&self, row: &[f64], background: &Background, samples: usize, values: &mut [f64]) -> Result<Vec<f64>, BackendError> {
+    fn kernel(
+        &self,
+        row: &[f64],
+        background: &Background,
+        samples: usize,
+        values: &mut [f64],
+    ) -> Result<Vec<f64>, BackendError> {
         let (features, outputs) = (row.len(), self.model.outputs());
         let (mut sets, weights) = coalitions(features, samples.min(SETS_MAX));
         sets.push(vec![false; features]);
@@ -98,7 +109,8 @@ impl<P: Predict> Sampled<P> {
                 let line = &mut normal[at * unknowns..(at + 1) * unknowns];
                 line.iter_mut().zip(&coded).for_each(|(slot, other)| *slot += weight * one * other);
                 for output in 0..outputs {
-                    let target = games[index * outputs + output] - none[output] - last * (all[output] - none[output]);
+                    let target =
+                        games[index * outputs + output] - none[output] - last * (all[output] - none[output]);
                     right[at * outputs + output] += weight * one * target;
                 }
             }
@@ -116,7 +128,13 @@ impl<P: Predict> Sampled<P> {
         Ok(none.to_vec())
     }
 
-    fn permutation(&self, row: &[f64], background: &Background, orders: usize, values: &mut [f64]) -> Result<Vec<f64>, BackendError> {
+    fn permutation(
+        &self,
+        row: &[f64],
+        background: &Background,
+        orders: usize,
+        values: &mut [f64],
+    ) -> Result<Vec<f64>, BackendError> {
         let (features, outputs) = (row.len(), self.model.outputs());
         let orders = orders.clamp(1, (SETS_MAX / (2 * features)).max(1));
         let mut random = Random::new();
@@ -230,9 +248,8 @@ fn coalitions(features: usize, samples: usize) -> (Vec<Vec<bool>>, Vec<f64>) {
 /// Solves `normal · x = right` in place (Gauss with partial pivoting); `None` when it has no single solution.
 fn solve(normal: &mut [f64], right: &mut [f64], size: usize, columns: usize) -> Option<()> {
     for step in 0..size {
-        let pivot = (step..size).max_by(|a, b| {
-            normal[a * size + step].abs().total_cmp(&normal[b * size + step].abs())
-        })?;
+        let pivot = (step..size)
+            .max_by(|a, b| normal[a * size + step].abs().total_cmp(&normal[b * size + step].abs()))?;
         if normal[pivot * size + step].abs() < 1e-300 {
             return None;
         }

@@ -388,8 +388,10 @@ mod tests {
             for tree in 0..3 {
                 forest.add(grown((seed % 7) as u32, features as u32, seed * 3 + tree)).unwrap();
             }
-            let row: Vec<f64> = (0..features as u64).map(|i| ((seed * 7 + i * 5) % 11) as f64 / 11.0).collect();
-            let mut other: Vec<f64> = (0..features as u64).map(|i| ((seed + i * 3) % 13) as f64 / 13.0).collect();
+            let row: Vec<f64> =
+                (0..features as u64).map(|i| ((seed * 7 + i * 5) % 11) as f64 / 11.0).collect();
+            let mut other: Vec<f64> =
+                (0..features as u64).map(|i| ((seed + i * 3) % 13) as f64 / 13.0).collect();
             other[0] = f64::NAN;
             let background = Background::new(other.clone(), features).unwrap();
             for background in [None, Some(&background)] {

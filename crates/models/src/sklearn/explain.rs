@@ -18,14 +18,16 @@ use crate::graph::View;
 /// The exact explainer of what a file holds; an error names the class that has none.
 pub(crate) fn explainer(root: View<'_>) -> Result<Box<dyn Explain>> {
     let attrs = Attrs::new(root)?;
-    let name = attrs.class.strip_prefix("sklearn.").unwrap_or_default().rsplit('.').next().unwrap_or_default();
+    let name =
+        attrs.class.strip_prefix("sklearn.").unwrap_or_default().rsplit('.').next().unwrap_or_default();
     match name {
         "DecisionTreeClassifier" | "ExtraTreeClassifier" | "DecisionTreeRegressor" | "ExtraTreeRegressor" => {
             mean_of(&attrs, &[Attrs::new(attrs.view)?], name.ends_with("Classifier"))
         }
-        "RandomForestClassifier" | "ExtraTreesClassifier" | "RandomForestRegressor" | "ExtraTreesRegressor" => {
-            mean_of(&attrs, &forest::members(&attrs)?, name.ends_with("Classifier"))
-        }
+        "RandomForestClassifier"
+        | "ExtraTreesClassifier"
+        | "RandomForestRegressor"
+        | "ExtraTreesRegressor" => mean_of(&attrs, &forest::members(&attrs)?, name.ends_with("Classifier")),
         "GradientBoostingClassifier" => boosted(&attrs, boost::classifier_start(&attrs)?),
         "GradientBoostingRegressor" => boosted(&attrs, vec![boost::regressor_start(&attrs)?]),
         "HistGradientBoostingClassifier" => {
@@ -79,7 +81,8 @@ fn histogram(attrs: &Attrs<'_>, scores: usize) -> Result<Box<dyn Explain>> {
     for stage in attrs.estimators("_predictors")? {
         for (output, predictor) in stage.items().unwrap_or_default().into_iter().enumerate() {
             let raw = boost::hist_tree(attrs, predictor)?;
-            let counts = predictor.attr("nodes").and_then(View::array).and_then(|nodes| nodes.field_i64s("count"));
+            let counts =
+                predictor.attr("nodes").and_then(View::array).and_then(|nodes| nodes.field_i64s("count"));
             let counts = counts.ok_or_else(|| attrs.error("a predictor: no node field count"))?;
             add(attrs, &mut forest, raw, counts.into_iter().map(|count| count as f64).collect(), 1, output)?;
         }
@@ -110,7 +113,9 @@ fn add(
         right: raw.right.iter().map(index).collect(),
         feature: raw.feature.iter().map(index).collect(),
         threshold: raw.threshold,
-        missing_left: raw.missing_left.map_or(vec![false; count], |all| all.iter().map(|it| *it != 0).collect()),
+        missing_left: raw
+            .missing_left
+            .map_or(vec![false; count], |all| all.iter().map(|it| *it != 0).collect()),
         cover,
         values: raw.values,
         width,
