@@ -8,7 +8,7 @@ use models::{Backend, Limits, Memory, Method, Native, load_bytes};
 use serde_json::Value;
 
 fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/explain")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/explain/shap")
 }
 
 fn numbers(value: &Value) -> Vec<f64> {

@@ -3,7 +3,7 @@
 
     python make_shap_fixtures.py        needs scikit-learn==1.9.1, shap==0.51.0, joblib (Python 3.11)
 
-`fixtures/explain/NAME.model` is a joblib file; `expected.json` holds for each: rows, background, and `path` (without
+`fixtures/explain/shap/NAME.model` is a joblib file; `expected.json` holds for each: rows, background, and `path` (without
 background), `against` (with it), each with `base` (outputs) and `values` (rows x features x outputs).
 """
 import json
@@ -16,7 +16,7 @@ import shap
 from sklearn import datasets, ensemble, linear_model, tree
 
 warnings.filterwarnings("ignore")
-HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "fixtures", "explain")
+HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "fixtures", "explain", "shap")
 os.makedirs(HERE, exist_ok=True)
 EXPECTED = {}
 RNG = np.random.RandomState(11)
