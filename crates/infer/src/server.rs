@@ -49,7 +49,7 @@ impl Server {
             path: config.model_dir.clone(),
             personality: Personality::Kserve,
             method: config.method,
-            limits: config.limits.clone(),
+            limits: config.limits,
         };
         let served = load::load(&order).map_err(|why| Error::Load {
             name: config.model_name.clone(),
