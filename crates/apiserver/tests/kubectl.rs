@@ -132,7 +132,10 @@ async fn a_custom_kind_is_served_at_once_and_goes_with_its_instances() {
     let text = cluster.ok(&["explain", "pod.spec.containers.livenessProbe"], "").await;
     assert!(text.contains("Periodic probe of container liveness") && text.contains("httpGet"), "{text}");
     let text = cluster.ok(&["explain", "deployment", "--recursive"], "").await;
-    assert!(text.contains("maxSurge\t<IntOrString>") && text.contains("enables declarative updates"), "{text}");
+    assert!(
+        text.contains("maxSurge\t<IntOrString>") && text.contains("enables declarative updates"),
+        "{text}"
+    );
     cluster.ok(&["scale", "widget/w", "--replicas=5"], "").await;
     let text = cluster.ok(&["get", "widget", "w", "-o", "jsonpath={.spec.size} {.spec.color}"], "").await;
     assert_eq!(text, "5 red");
