@@ -101,7 +101,7 @@ fn replacement(document: &Value, pick: u8, at: usize) -> Value {
         2 => json!(9e300),
         3 => json!({}),
         4 => json!([[], {"name": null}]),
-        5 => json!(at % 2 == 0),
+        5 => json!(at.is_multiple_of(2)),
         6 => node(&mut document.clone(), &mut (at % count(document))).cloned().unwrap_or_default(),
         _ => json!(TEXTS[at % TEXTS.len()]),
     }

@@ -1,7 +1,8 @@
 //! WATCH: a stream of frames, one JSON object a line.
 //!
 //! With a selector an event's kind depends on both states: what enters the selection is `ADDED`, what leaves it is
-//! `DELETED`. Without one the stored bytes go out unread. A watcher that falls behind is told 410 and lists again.
+//! `DELETED`. The stored bytes go out as they are wherever the client asked for whole objects; of what only labels
+//! decide, only the metadata is read. A watcher that falls behind is told 410 and lists again.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -45,10 +46,22 @@ struct Framer {
 
 impl Framer {
     fn is_untouched(&self) -> bool {
-        self.selector.is_empty() && self.resource.convert == Convert::Same && self.form == Form::Plain
+        self.selector.is_empty() && self.sends_stored()
     }
 
+    /// Whether the stored bytes are what the client asked for.
+    fn sends_stored(&self) -> bool {
+        self.resource.convert == Convert::Same && self.form == Form::Plain
+    }
+
+    /// As much of an object as selector and form look at.
     fn read(&self, record: &Record) -> Option<Value> {
+        let whole = self.form == Form::Table
+            || self.resource.convert != Convert::Same
+            || !self.selector.reads_metadata_only();
+        if !whole {
+            return storage::parse_metadata(&record.value);
+        }
         let mut value = storage::parse(&record.value).ok()?;
         convert::from_storage(&self.resource, &mut value);
         Some(value)
@@ -65,6 +78,9 @@ impl Framer {
             return raw(plain, &event.record.value, out);
         }
         let Some(now) = self.read(&event.record) else { return };
+        if self.selector.is_empty() {
+            return self.object(plain, &event.record, &now, out);
+        }
         let before = event.previous.as_ref().and_then(|record| self.read(record));
         let matched = before.is_some_and(|value| self.selector.matches(&self.resource, &value));
         let matches = event.kind != EventKind::Delete && self.selector.matches(&self.resource, &now);
@@ -74,7 +90,7 @@ impl Framer {
             (true, true) => "MODIFIED",
             (true, false) => "DELETED",
         };
-        self.object(kind, &now, out);
+        self.object(kind, &event.record, &now, out);
     }
 
     /// Appends an existing object as `ADDED`.
@@ -85,12 +101,13 @@ impl Framer {
         if let Some(value) = self.read(record)
             && self.selector.matches(&self.resource, &value)
         {
-            self.object("ADDED", &value, out);
+            self.object("ADDED", record, &value, out);
         }
     }
 
-    fn object(&mut self, kind: &str, value: &Value, out: &mut BytesMut) {
+    fn object(&mut self, kind: &str, record: &Record, value: &Value, out: &mut BytesMut) {
         let shown = match self.form {
+            Form::Plain if self.sends_stored() => return raw(kind, &record.value, out),
             Form::Plain => value.clone(),
             Form::Metadata => table::partial(value),
             Form::Table => {
