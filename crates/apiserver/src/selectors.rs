@@ -282,6 +282,11 @@ impl Selector {
         self.labels.is_empty() && self.fields.is_empty()
     }
 
+    /// Whether an object's metadata decides.
+    pub fn reads_metadata_only(&self) -> bool {
+        self.fields.iter().all(|one| one.path.starts_with("metadata."))
+    }
+
     /// Whether an object, in the form served, matches.
     pub fn matches(&self, resource: &Resource, object: &Value) -> bool {
         let labels = object::meta(object).and_then(|meta| meta.get("labels")).and_then(Value::as_object);
