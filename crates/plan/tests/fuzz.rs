@@ -167,7 +167,7 @@ fn run(plan: Arc<Plan>, luck: &[u8]) {
             open.extend(engine.apply(&event));
             events.push(event);
         }
-        now += 1;
+        now = now.saturating_add(1);
         next = match open.pop_front() {
             Some(Action::StartPod { node, token }) => engine.order(node, token).map(|order| {
                 let end = Box::new(pod_end(&order, luck[events.len() % luck.len()]));
