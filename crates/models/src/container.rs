@@ -9,8 +9,10 @@ use std::io::Read;
 
 use bytes::Bytes;
 
+use crate::document;
 use crate::error::{LoadError, Result};
 use crate::limits::Limits;
+use crate::xgboost;
 
 /// How a file is packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +72,16 @@ pub enum Content {
     Pickle,
     /// A zip archive with `schema.json`: skops.
     Zip,
+    /// A JSON document.
+    Json,
+    /// A UBJSON document.
+    Ubjson,
+    /// XGBoost's older binary form.
+    XgboostBinary,
+    /// LightGBM's text.
+    Lightgbm,
+    /// CatBoost's binary form.
+    Catboost,
 }
 
 /// Unpacks a file and says what lies inside.
@@ -130,9 +142,12 @@ fn content_of(bytes: &[u8]) -> Result<Content> {
         }
         [b'Z', b'F', ..] => Err(LoadError::unsupported("joblib files from before joblib 0.10")),
         [0x89, b'H', b'D', b'F', ..] => Err(LoadError::unsupported("HDF5 files (Keras)")),
-        [b'{', ..] => Err(LoadError::unsupported("JSON models (XGBoost and others)")),
-        [b'b', b'i', b'n', b'f', ..] => Err(LoadError::unsupported("XGBoost's binary format")),
-        [b't', b'r', b'e', b'e', b'\n', ..] => Err(LoadError::unsupported("LightGBM text models")),
+        [b'{', ..] if document::is_ubjson(bytes) => Ok(Content::Ubjson),
+        [b'{', ..] => Ok(Content::Json),
+        [b'b', b'i', b'n', b'f', ..] => Ok(Content::XgboostBinary),
+        [b't', b'r', b'e', b'e', b'\n' | b'\r', ..] => Ok(Content::Lightgbm),
+        [b'C', b'B', b'M', b'1', ..] => Ok(Content::Catboost),
+        _ if xgboost::is_binary(bytes) => Ok(Content::XgboostBinary),
         // Protocols 0 and 1 have no header; these are the opcodes that writers begin with.
         [b'(' | b'c' | b']' | b'}' | b')', ..] if bytes.contains(&b'.') => Ok(Content::Pickle),
         _ => {
@@ -160,12 +175,7 @@ mod tests {
 
     #[test]
     fn foreign_files_are_named() {
-        for (bytes, word) in [
-            (&b"\x89HDF\r\n"[..], "HDF5"),
-            (b"tree\nversion=v4", "LightGBM"),
-            (b"", "empty"),
-            (b"ELF", "45 4c 46"),
-        ] {
+        for (bytes, word) in [(&b"\x89HDF\r\n"[..], "HDF5"), (b"", "empty"), (b"ELF", "45 4c 46")] {
             let error = open(Bytes::copy_from_slice(bytes), &Limits::default()).expect_err(word);
             assert!(error.to_string().contains(word), "{error}");
         }

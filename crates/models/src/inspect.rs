@@ -9,18 +9,21 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use crate::container::{self, Content, Packing};
+use crate::document::{self, Value};
 use crate::error::{LoadError, Result};
 use crate::graph::Graph;
 use crate::limits::Limits;
 use crate::pickle;
+use crate::sklearn::native::Method;
 use crate::sklearn::{self, Estimator, Role};
 use crate::skops;
 use crate::source::{Folder, choose};
+use crate::{booster, catboost, lightgbm, xgboost};
 
 /// How a file is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Format {
-    /// `joblib`, `pickle` or `skops`.
+    /// `joblib`, `pickle`, `skops`, or a boosting library and its form, for example `xgboost-ubjson`.
     pub name: String,
     /// The compression, or `none`.
     pub packing: String,
@@ -98,12 +101,49 @@ pub fn load(folder: &dyn Folder, limits: &Limits) -> Result<Loaded> {
 
 /// Reads a model file.
 pub fn load_bytes(file: &str, bytes: Bytes, limits: &Limits) -> Result<Loaded> {
-    let (format, graph) = open(bytes, limits)?;
-    let estimator = sklearn::read(graph.root())?;
+    let (format, body) = open(bytes, limits)?;
+    let estimator = body.read(limits)?;
     Ok(Loaded { estimator, format, file: file.to_owned() })
 }
 
-fn open(bytes: Bytes, limits: &Limits) -> Result<(Format, Graph)> {
+/// What a file holds, before it is checked and compiled.
+enum Body {
+    Graph(Graph),
+    Document(Value),
+    Bytes(Content, Bytes),
+}
+
+impl Body {
+    fn read(&self, limits: &Limits) -> Result<Estimator> {
+        let read: booster::Read = match self {
+            Self::Graph(graph) => return sklearn::read(graph.root()),
+            Self::Document(document) if xgboost::is_document(document) => xgboost::read_document(document)?,
+            Self::Document(document) if catboost::is_document(document) => catboost::read_document(document)?,
+            Self::Document(_) => {
+                return Err(LoadError::unsupported("a JSON document of neither XGBoost nor CatBoost"));
+            }
+            Self::Bytes(Content::Lightgbm, bytes) => lightgbm::read(bytes, limits)?,
+            Self::Bytes(Content::Catboost, bytes) => catboost::read_binary(bytes, limits)?,
+            Self::Bytes(_, bytes) => xgboost::read_binary(bytes, limits)?,
+        };
+        Ok(read.estimator())
+    }
+
+    /// What the report says of a file that cannot be served.
+    fn class(&self) -> Option<String> {
+        match self {
+            Self::Graph(graph) => Some(graph.root().class_name()),
+            Self::Document(document) if xgboost::is_document(document) => Some("xgboost.Booster".into()),
+            Self::Document(document) if catboost::is_document(document) => Some("catboost.CatBoost".into()),
+            Self::Document(_) => None,
+            Self::Bytes(Content::Lightgbm, _) => Some("lightgbm.Booster".into()),
+            Self::Bytes(Content::Catboost, _) => Some("catboost.CatBoost".into()),
+            Self::Bytes(..) => Some("xgboost.Booster".into()),
+        }
+    }
+}
+
+fn open(bytes: Bytes, limits: &Limits) -> Result<(Format, Body)> {
     let size = bytes.len();
     let (packing, content, inner) = container::open(bytes, limits)?;
     let mut format = Format {
@@ -114,18 +154,39 @@ fn open(bytes: Bytes, limits: &Limits) -> Result<(Format, Graph)> {
         bytes_unpacked: inner.len(),
         mlflow_flavor: None,
     };
-    let graph = match content {
-        Content::Zip => skops::read(&inner, limits)?.0,
+    let body = match content {
+        Content::Zip => Body::Graph(skops::read(&inner, limits)?.0),
+        Content::Json | Content::Ubjson => {
+            let is_text = content == Content::Json;
+            let document =
+                if is_text { document::json(&inner, limits)? } else { document::ubjson(&inner, limits)? };
+            let library = match &document {
+                document if catboost::is_document(document) => "catboost-",
+                document if xgboost::is_document(document) => "xgboost-",
+                _ => "",
+            };
+            format.name = format!("{library}{}", if is_text { "json" } else { "ubjson" });
+            Body::Document(document)
+        }
+        Content::XgboostBinary | Content::Lightgbm | Content::Catboost => {
+            format.name = match content {
+                Content::Lightgbm => "lightgbm-text",
+                Content::Catboost => "catboost-cbm",
+                _ => "xgboost-binary",
+            }
+            .into();
+            Body::Bytes(content, inner)
+        }
         Content::Pickle => {
             let pickled = pickle::read(&inner, limits)?;
             // Compression is joblib's too: the plain pickle module writes none.
             let by_joblib = pickled.by_joblib || packing != Packing::None;
             format.name = if by_joblib { "joblib" } else { "pickle" }.into();
             format.protocol = Some(pickled.protocol);
-            pickled.graph
+            Body::Graph(pickled.graph)
         }
     };
-    Ok((format, graph))
+    Ok((format, body))
 }
 
 /// The values in the model file of a folder, not yet read as an estimator.
@@ -134,7 +195,10 @@ pub(crate) fn open_chosen(folder: &dyn Folder, limits: &Limits) -> Result<(Forma
     let bytes = folder.read(&chosen.path, limits.bytes_max);
     let bytes =
         bytes.map_err(|error| LoadError::Folder { what: format!("cannot read {}: {error}", chosen.path) })?;
-    open(bytes, limits)
+    match open(bytes, limits)? {
+        (format, Body::Graph(graph)) => Ok((format, graph)),
+        (format, _) => Err(LoadError::unsupported(format!("exact explanations of {} files", format.name))),
+    }
 }
 
 /// Reports on the model of a folder.
@@ -160,16 +224,17 @@ pub fn inspect(folder: &dyn Folder, limits: &Limits) -> Inspection {
 
 /// Reports on a model file.
 pub fn inspect_bytes(file: &str, bytes: Bytes, limits: &Limits) -> Inspection {
-    let (format, graph) = match open(bytes, limits) {
+    let (format, body) = match open(bytes, limits) {
         Ok(opened) => opened,
         Err(error) => return failed(file, None, &error),
     };
-    match sklearn::read(graph.root()) {
+    match body.read(limits) {
         Ok(estimator) => Loaded { estimator, format, file: file.to_owned() }.inspection(),
         Err(error) => {
             let mut report = failed(file, Some(format), &error);
-            let class = graph.root().class_name();
-            report.estimators.push(Line { depth: 0, step: None, class, detail: String::new() });
+            if let Some(class) = body.class() {
+                report.estimators.push(Line { depth: 0, step: None, class, detail: String::new() });
+            }
             report
         }
     }
@@ -214,6 +279,13 @@ impl Loaded {
                 if model.decisions_width() > 0 {
                     methods.push("decision_function");
                 }
+            }
+            Role::Booster(model) => {
+                classes = model.classes();
+                if model.output(Method::Probabilities).is_some() {
+                    methods.push("predict_proba");
+                }
+                methods.push("decision_function");
             }
             Role::Transformer(_) => methods = vec!["transform"],
             Role::Assigner(model) if model.shares() > 0 => methods.push("predict_proba"),

@@ -10,13 +10,17 @@
 
 mod array;
 mod backend;
+mod booster;
+mod catboost;
 mod container;
 #[cfg(any(test, feature = "testkit"))]
 pub mod contract;
+mod document;
 mod error;
 pub mod explain;
 mod graph;
 mod inspect;
+mod lightgbm;
 mod limits;
 mod npy;
 mod pickle;
@@ -24,6 +28,8 @@ mod sklearn;
 mod skops;
 mod source;
 mod tensor;
+mod trees;
+mod xgboost;
 
 pub use backend::{Backend, BackendError, Batch, Signature, TensorSpec};
 pub use error::LoadError;

@@ -35,8 +35,16 @@ impl Folder for Memory {
     }
 }
 
-/// The endings that are looked for. KServe's server knows the first three.
-const ENDINGS: [&str; 5] = [".joblib", ".pkl", ".pickle", ".skops", ".cloudpickle"];
+/// The endings that are looked for. KServe's servers know the first three, and `.bst`, `.json` and `.ubj`.
+const ENDINGS: [&str; 10] =
+    [".joblib", ".pkl", ".pickle", ".skops", ".cloudpickle", ".bst", ".ubj", ".cbm", ".xgb", ".lgb"];
+/// Endings of models and of much else: they count where no file has one of the others.
+const ENDINGS_WEAK: [&str; 3] = [".json", ".model", ".txt"];
+/// Texts that lie beside models and are none.
+const NO_MODELS: [&str; 5] =
+    ["requirements.txt", "README.txt", "LICENSE.txt", "config.json", "model-settings.json"];
+/// The MLflow flavors that are evaluated natively; the first that a document has names the file.
+const FLAVORS: [&str; 4] = ["sklearn", "xgboost", "lightgbm", "catboost"];
 
 /// The file that holds the model.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,9 +69,18 @@ pub fn choose(folder: &dyn Folder) -> Result<Chosen> {
     if files.iter().any(|file| file == "MLmodel") {
         return mlflow(folder, &files);
     }
-    let is_model =
-        |file: &&String| !file.contains('/') && ENDINGS.iter().any(|ending| file.ends_with(ending));
-    let models: Vec<&String> = files.iter().filter(is_model).collect();
+    let ending_in = |endings: &[&str]| -> Vec<&String> {
+        let ends = |file: &&String| endings.iter().any(|ending| file.ends_with(ending));
+        files
+            .iter()
+            .filter(|file| !file.contains('/') && !NO_MODELS.contains(&file.as_str()))
+            .filter(ends)
+            .collect()
+    };
+    let mut models = ending_in(&ENDINGS);
+    if models.is_empty() {
+        models = ending_in(&ENDINGS_WEAK);
+    }
     match models.as_slice() {
         [one] => Ok(Chosen { path: (*one).clone(), flavor: None }),
         // A pipeline's artifact is one file under the artifact's name; what it is, its bytes tell.
@@ -85,22 +102,27 @@ pub fn choose(folder: &dyn Folder) -> Result<Chosen> {
     }
 }
 
-/// The file that an `MLmodel` document names for scikit-learn.
+/// The file that an `MLmodel` document names.
 fn mlflow(folder: &dyn Folder, files: &[String]) -> Result<Chosen> {
     let text = folder.read("MLmodel", 1 << 20);
     let text = text.map_err(|error| LoadError::Folder { what: format!("cannot read MLmodel: {error}") })?;
     let document: MlModel = serde_yaml_ng::from_slice(&text)
         .map_err(|error| LoadError::malformed("MLmodel", 0, error.to_string()))?;
     let names: Vec<&str> = document.flavors.keys().map(String::as_str).collect();
-    let Some(flavor) = document.flavors.get("sklearn") else {
-        let what =
-            format!("MLflow models of the flavors [{}]; sklearn is evaluated natively", names.join(", "));
+    let native = FLAVORS.into_iter().find_map(|name| Some((name, document.flavors.get(name)?)));
+    let Some((name, flavor)) = native else {
+        let what = format!(
+            "MLflow models of the flavors [{}]; evaluated natively are {}",
+            names.join(", "),
+            FLAVORS.join(", ")
+        );
         return Err(LoadError::unsupported(what));
     };
     let python = document.flavors.get("python_function");
     let named = [
         flavor.get("pickled_model"),
         flavor.get("model_path"),
+        flavor.get("data"),
         python.and_then(|flavor| flavor.get("model_path")),
     ];
     let named = named.into_iter().flatten().find_map(|value| value.as_str());
@@ -108,7 +130,7 @@ fn mlflow(folder: &dyn Folder, files: &[String]) -> Result<Chosen> {
         .into_iter()
         .find(|name| files.iter().any(|file| file == name));
     let Some(path) = named.or(fallback) else {
-        return Err(LoadError::Folder { what: "MLmodel names no model file for sklearn".into() });
+        return Err(LoadError::Folder { what: format!("MLmodel names no model file for {name}") });
     };
     let path = path.trim_start_matches("./");
     if path.starts_with('/')
@@ -119,7 +141,7 @@ fn mlflow(folder: &dyn Folder, files: &[String]) -> Result<Chosen> {
             what: format!("MLmodel names {path:?}, which is not in the folder"),
         });
     }
-    Ok(Chosen { path: path.to_owned(), flavor: Some("sklearn".into()) })
+    Ok(Chosen { path: path.to_owned(), flavor: Some(name.into()) })
 }
 
 #[cfg(test)]
@@ -140,8 +162,9 @@ mod tests {
         let mlmodel = "flavors:\n  python_function: {model_path: model.skops}\n  sklearn: {pickled_model: model.skops}\n";
         let escape = "flavors:\n  sklearn: {pickled_model: ../secret.pkl}\n";
         let xgboost = "flavors:\n  xgboost: {data: model.ubj}\n";
+        let torch = "flavors:\n  pytorch: {data: data}\n";
         type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], Result<&'a str, &'a str>);
-        let cases: [Case<'_>; 8] = [
+        let cases: [Case<'_>; 11] = [
             ("one", &[("model.pkl", ""), ("README.md", "")], Ok("model.pkl")),
             ("an artifact", &[("model", "")], Ok("model")),
             ("none", &[("README.md", ""), ("a.csv", "")], Err("no model file")),
@@ -149,7 +172,14 @@ mod tests {
             ("mlflow", &[("MLmodel", mlmodel), ("model.skops", ""), ("other.pkl", "")], Ok("model.skops")),
             ("mlflow without its file", &[("MLmodel", mlmodel)], Err("not in the folder")),
             ("mlflow outside", &[("MLmodel", escape), ("../secret.pkl", "")], Err("not in the folder")),
-            ("mlflow of another flavor", &[("MLmodel", xgboost)], Err("xgboost")),
+            ("mlflow of xgboost", &[("MLmodel", xgboost), ("model.ubj", "")], Ok("model.ubj")),
+            ("mlflow of another flavor", &[("MLmodel", torch)], Err("pytorch")),
+            ("a booster", &[("model.bst", ""), ("notes.json", "")], Ok("model.bst")),
+            (
+                "a document",
+                &[("model.json", ""), ("README.md", ""), ("requirements.txt", "")],
+                Ok("model.json"),
+            ),
         ];
         for (name, files, want) in cases {
             match (choose(&folder(files)), want) {

@@ -167,7 +167,9 @@ fn is_label(module: &str, name: &str) -> bool {
     let masked =
         matches!(module, "numpy.ma" | "numpy.ma.core") && matches!(name, "_mareconstruct" | "MaskedArray");
     let index = module == "pandas.core.indexes.base" && matches!(name, "_new_Index" | "Index");
-    let known = parts[0] == "sklearn" || sparse || bare || random || stats || masked || index;
+    // Wrappers of boosting libraries: their models are bytes in an attribute.
+    let boosted = ["xgboost", "lightgbm", "catboost"].contains(&parts[0]);
+    let known = boosted || parts[0] == "sklearn" || sparse || bare || random || stats || masked || index;
     is_plain && is_safe_path && known
 }
 

@@ -53,7 +53,7 @@ impl Labels {
     }
 
     /// The labels of a list or an array.
-    pub(super) fn of(value: View<'_>) -> Option<Self> {
+    pub(crate) fn of(value: View<'_>) -> Option<Self> {
         if let Node::Array(array) = value.node()
             && matches!(array.elements, Elements::Raw(_))
         {

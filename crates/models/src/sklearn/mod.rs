@@ -36,6 +36,7 @@ mod text;
 mod tree;
 
 use crate::backend::BackendError;
+use crate::booster::{self, Boost};
 use crate::error::{LoadError, Result};
 use crate::graph::View;
 use attrs::Attrs;
@@ -49,9 +50,9 @@ const NESTING_MAX: usize = 32;
 /// Rows of numbers, one after the other.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rows<'a> {
-    data: &'a [f64],
-    width: usize,
-    count: usize,
+    pub(crate) data: &'a [f64],
+    pub(crate) width: usize,
+    pub(crate) count: usize,
     /// What cells that are texts refer to.
     texts: Option<&'a Texts>,
 }
@@ -185,6 +186,8 @@ pub(crate) enum Role {
     /// Predictions are whole numbers: clusters, or 1 and -1 for in- and outliers.
     Assigner(Box<dyn Regress>),
     Transformer(Box<dyn Transform>),
+    /// A boosted model of another library, in that library's own words.
+    Booster(Box<dyn Boost>),
 }
 
 /// One line of the report about an estimator.
@@ -299,6 +302,9 @@ pub fn read(root: View<'_>) -> Result<Estimator> {
 pub(crate) fn read_at(view: View<'_>, depth: usize) -> Result<Estimator> {
     if depth > NESTING_MAX {
         return Err(LoadError::TooLarge { what: "nesting of estimators", limit: NESTING_MAX });
+    }
+    if let Some(wrapped) = booster::read_wrapper(view, depth) {
+        return wrapped;
     }
     let attrs = Attrs::new(view)?;
     let read = dispatch(&attrs, depth)?;

@@ -102,6 +102,10 @@ fn outputs_of(estimator: &Estimator, method: Method) -> Result<Vec<TensorSpec>, 
         }
         (Role::Assigner(model), Method::Probabilities) if model.shares() > 0 => tables(vec![model.shares()]),
         (Role::Transformer(model), Method::Predict) => tables(vec![model.width_out()]),
+        (Role::Booster(model), _) => match model.output(method) {
+            Some((dtype, dims)) => vec![(dtype, dims.into_iter().map(Some).collect())],
+            None => return Err(lacks("probabilities of classes")),
+        },
         (_, Method::Probabilities) => return Err(lacks("predict_proba")),
         (_, Method::Decisions) => return Err(lacks("decision_function")),
     };
@@ -264,6 +268,7 @@ impl Native {
                 let out = outputs.numbers(columns(count, width)?);
                 self.numbers(rows, width, out, |rows, out| model.decisions(rows, out))
             }
+            (Role::Booster(model), method) => model.answer(rows, method, outputs),
             (Role::Several(..), _) => self.evaluate_several(rows, outputs),
             (Role::Assigner(model), Method::Decisions) => {
                 let out = outputs.numbers(shape(&[count])?);

@@ -8,8 +8,11 @@ use std::sync::Arc;
 
 use super::attrs::Attrs;
 use super::flow::Flow;
+use super::native::Method;
 use super::{Classify, Estimator, Evaluated, Part, Read, Regress, Role, Rows, Several, Transform, read_at};
+use crate::booster::Boost;
 use crate::error::Result;
+use crate::tensor::{DType, Outputs};
 
 /// Transforms in order.
 struct Chain(Vec<Box<dyn Transform>>);
@@ -58,6 +61,20 @@ impl Classify for Before<dyn Classify> {
 
     fn decisions(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
         self.chain.with(rows, |rows| self.last.decisions(rows, out))
+    }
+}
+
+impl Boost for Before<dyn Boost> {
+    fn output(&self, method: Method) -> Option<(DType, Vec<usize>)> {
+        self.last.output(method)
+    }
+
+    fn answer(&self, rows: Rows<'_>, method: Method, outputs: &mut Outputs) -> Evaluated {
+        self.chain.with(rows, |rows| self.last.answer(rows, method, outputs))
+    }
+
+    fn classes(&self) -> Vec<String> {
+        self.last.classes()
     }
 }
 
@@ -168,6 +185,7 @@ pub(super) fn before(transforms: Vec<Box<dyn Transform>>, role: Role) -> Role {
         Role::Regressor(last) => Role::Regressor(Box::new(Before { chain, last })),
         Role::Assigner(last) => Role::Assigner(Box::new(Before { chain, last })),
         Role::Transformer(last) => Role::Transformer(Box::new(Before { chain, last })),
+        Role::Booster(last) => Role::Booster(Box::new(Before { chain, last })),
     }
 }
 

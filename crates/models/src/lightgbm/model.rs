@@ -1,0 +1,373 @@
+//! A model compiled for answering.
+//!
+//! Not here: files (`text`), the wrappers with scikit-learn's interface (`wrapper`).
+
+use std::cell::RefCell;
+
+use super::text::{Linear, Parts, RawTree, error};
+use crate::backend::BackendError;
+use crate::booster::{self, Boost, Read, shape};
+use crate::error::{LoadError, Result};
+use crate::sklearn::native::Method;
+use crate::sklearn::{Evaluated, Rows};
+use crate::tensor::{DType, Outputs};
+use crate::trees::{Forest, Missing, Raw, Test};
+
+/// Values this near zero are zero; the library has the constant in 32 bits.
+const ZERO: f64 = 1e-35_f32 as f64;
+
+/// Bits of `decision_type`.
+const CATEGORICAL: u8 = 1;
+const DEFAULT_LEFT: u8 = 2;
+
+/// What scores become.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Link {
+    Identity,
+    /// The square with the score's sign.
+    Square,
+    Exp,
+    /// The logistic function of a multiple.
+    Logistic(f64),
+    Softmax,
+    /// `ln(1 + e^x)`.
+    Softplus,
+}
+
+impl Link {
+    fn of(objective: &str) -> Result<Self> {
+        let mut words = objective.split_ascii_whitespace();
+        let name = words.next().unwrap_or_default();
+        let words: Vec<&str> = words.collect();
+        let sigmoid = || {
+            let found = words.iter().find_map(|word| word.strip_prefix("sigmoid:"));
+            let number = found.map_or(Some(1.0), |number| number.parse().ok());
+            number.ok_or_else(|| error(format!("objective={objective}: sigmoid is no number")))
+        };
+        let link = match name {
+            "regression" | "regression_l2" | "l2" if words.contains(&"sqrt") => Self::Square,
+            // A booster without an objective (or with a custom one, which is code) says its scores.
+            "" | "custom" | "none" | "null" | "regression" | "regression_l2" | "regression_l1" | "l2"
+            | "huber" | "fair" | "quantile" | "mape" | "lambdarank" | "rank_xendcg" => Self::Identity,
+            "poisson" | "gamma" | "tweedie" => Self::Exp,
+            "binary" | "multiclassova" => Self::Logistic(sigmoid()?),
+            "cross_entropy" => Self::Logistic(1.0),
+            "cross_entropy_lambda" => Self::Softplus,
+            "multiclass" => Self::Softmax,
+            _ => return Err(LoadError::unsupported(format!("LightGBM's objective {name:?}"))),
+        };
+        Ok(link)
+    }
+
+    /// Turns a row's scores into its prediction.
+    fn apply(self, scores: &mut [f64]) {
+        match self {
+            Self::Identity => {}
+            Self::Square => scores.iter_mut().for_each(|score| *score = score.signum() * *score * *score),
+            Self::Exp => scores.iter_mut().for_each(|score| *score = score.exp()),
+            Self::Logistic(by) => {
+                scores.iter_mut().for_each(|score| *score = 1.0 / (1.0 + (-by * *score).exp()));
+            }
+            Self::Softplus => scores.iter_mut().for_each(|score| *score = score.exp().ln_1p()),
+            Self::Softmax => crate::sklearn::softmax(scores),
+        }
+    }
+}
+
+/// A leaf's linear function: where its columns start and how many they are.
+struct Lines {
+    constant: Vec<f64>,
+    spans: Vec<(usize, usize)>,
+    columns: Vec<u32>,
+    weights: Vec<f64>,
+}
+
+/// A model.
+pub(super) struct Model {
+    forest: Forest<f64>,
+    leaves: Vec<f64>,
+    lines: Option<Lines>,
+    groups: usize,
+    link: Link,
+    is_average: bool,
+    pub(super) classes: usize,
+    pub(super) features: usize,
+    pub(super) feature_names: Vec<String>,
+    detail: String,
+}
+
+thread_local! {
+    /// Rows as the library sees them, reused from call to call.
+    static SCRATCH: RefCell<Vec<f64>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Model {
+    pub(super) fn new(parts: Parts) -> Result<Self> {
+        let link = Link::of(&parts.objective)?;
+        if !parts.trees.len().is_multiple_of(parts.groups) {
+            return Err(error(format!("{} trees in rounds of {}", parts.trees.len(), parts.groups)));
+        }
+        let objective = if parts.objective.is_empty() { "no objective" } else { &parts.objective };
+        let mut detail = format!("{objective}, {} trees", parts.trees.len());
+        let mut forest = Forest::new(parts.features);
+        let mut leaves = Vec::new();
+        let is_linear = parts.trees.iter().any(|tree| tree.linear.is_some());
+        let mut lines = is_linear.then(|| Lines {
+            constant: Vec::new(),
+            spans: Vec::new(),
+            columns: Vec::new(),
+            weights: Vec::new(),
+        });
+        for (index, tree) in parts.trees.iter().enumerate() {
+            let named = |what: String| error(format!("tree {index}: {what}"));
+            add(&mut forest, tree, leaves.len()).map_err(named)?;
+            leaves.extend(&tree.value);
+            if let Some(lines) = &mut lines {
+                lines.add(tree, parts.features).map_err(named)?;
+            }
+        }
+        detail += &format!(", {} nodes", forest.nodes());
+        for (is, what) in [(parts.is_average, "mean of rounds"), (is_linear, "linear leaves")] {
+            if is {
+                detail += &format!(", {what}");
+            }
+        }
+        if parts.pandas_columns > 0 {
+            detail += &format!(", {} columns of codes of pandas' categories", parts.pandas_columns);
+        }
+        detail += &format!(", text {}", parts.version);
+        Ok(Self {
+            forest,
+            leaves,
+            lines,
+            groups: parts.groups,
+            link,
+            is_average: parts.is_average,
+            classes: if parts.objective.starts_with("binary") { 2 } else { parts.classes },
+            features: parts.features,
+            feature_names: parts.feature_names,
+            detail,
+        })
+    }
+
+    pub(super) fn read(self) -> Read {
+        Read {
+            features: self.features,
+            feature_names: self.feature_names.clone(),
+            class: "lightgbm.Booster",
+            detail: self.detail.clone(),
+            row_cost_ns: self.row_cost_ns(),
+            model: Box::new(self),
+        }
+    }
+
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    pub(super) fn row_cost_ns(&self) -> u64 {
+        self.forest.row_cost_ns()
+    }
+
+    /// Keeps the first rounds, as the wrappers do after early stopping.
+    pub(super) fn keep_rounds(&mut self, rounds: usize) {
+        self.forest.truncate(rounds.saturating_mul(self.groups));
+    }
+
+    pub(super) fn groups(&self) -> usize {
+        self.groups
+    }
+
+    pub(super) fn has_probabilities(&self) -> bool {
+        match self.link {
+            Link::Softmax => true,
+            Link::Logistic(_) => self.classes > 1,
+            _ => false,
+        }
+    }
+
+    /// Probabilities of two classes lie in one number.
+    pub(super) fn is_binary(&self) -> bool {
+        self.groups == 1 && self.has_probabilities()
+    }
+
+    /// Each row's scores; `out` has `rows × groups` elements.
+    fn scores(&self, rows: Rows<'_>, out: &mut [f64]) {
+        out.fill(0.0);
+        let groups = self.groups;
+        SCRATCH.with_borrow_mut(|scratch| {
+            scratch.clear();
+            // What is not far enough from zero is zero; what is missing stays.
+            scratch.extend(rows.data.iter().map(|value| if value.abs() <= ZERO { 0.0 } else { *value }));
+            let stride = self.features;
+            if let Some(lines) = &self.lines {
+                let data = &*scratch;
+                self.forest.walk(data, stride, |row, tree, leaf| {
+                    let said = lines.says(leaf as usize, &data[row * stride..][..stride]);
+                    out[row * groups + tree % groups] += said.unwrap_or(self.leaves[leaf as usize]);
+                });
+            } else if groups == 1 {
+                self.forest.walk(scratch, stride, |row, _, leaf| out[row] += self.leaves[leaf as usize]);
+            } else {
+                self.forest.walk(scratch, stride, |row, tree, leaf| {
+                    out[row * groups + tree % groups] += self.leaves[leaf as usize];
+                });
+            }
+            if scratch.capacity() > 1 << 21 {
+                *scratch = Vec::new();
+            }
+        });
+    }
+
+    /// Each row's prediction.
+    pub(super) fn predict(&self, rows: Rows<'_>, out: &mut [f64]) {
+        self.scores(rows, out);
+        if self.is_average && self.forest.count() > 0 {
+            let rounds = (self.forest.count() / self.groups) as f64;
+            out.iter_mut().for_each(|score| *score /= rounds);
+        }
+        out.chunks_exact_mut(self.groups).for_each(|row| self.link.apply(row));
+    }
+
+    /// One probability for each class.
+    pub(super) fn probabilities(&self, rows: Rows<'_>, out: &mut [f64]) {
+        if !self.is_binary() {
+            return self.predict(rows, out);
+        }
+        let (count, mut ones) = (rows.count, vec![0.0; rows.count]);
+        self.predict(rows, &mut ones);
+        for (pair, one) in out.chunks_exact_mut(2).zip(&ones).take(count) {
+            pair.copy_from_slice(&[1.0 - one, *one]);
+        }
+    }
+}
+
+impl Lines {
+    fn add(&mut self, tree: &RawTree, features: usize) -> Result<(), String> {
+        let none = Linear::default();
+        let linear = tree.linear.as_ref().unwrap_or(&none);
+        let leaves = tree.value.len();
+        let is_whole = linear.constant.len() == leaves && linear.counts.len() == leaves;
+        if tree.linear.is_some() && !is_whole {
+            return Err("leaf_const and num_features are not as many as the leaves".into());
+        }
+        let all: usize = linear.counts.iter().fold(0, |sum, count| sum.saturating_add(*count));
+        if all != linear.columns.len() || all != linear.weights.len() {
+            return Err("leaf_features and leaf_coeff are not as many as num_features says".into());
+        }
+        if linear.columns.iter().any(|column| *column as usize >= features) {
+            return Err("leaf_features names a column that does not exist".into());
+        }
+        let mut start = self.columns.len();
+        for leaf in 0..leaves {
+            // A leaf of a plain tree among linear ones is a constant.
+            self.constant.push(linear.constant.get(leaf).copied().unwrap_or(tree.value[leaf]));
+            let count = linear.counts.get(leaf).copied().unwrap_or(0);
+            self.spans.push((start, count));
+            start += count;
+        }
+        self.columns.extend(&linear.columns);
+        self.weights.extend(&linear.weights);
+        Ok(())
+    }
+
+    /// What a leaf says; `None` when a value it needs is missing.
+    fn says(&self, leaf: usize, row: &[f64]) -> Option<f64> {
+        let (start, count) = self.spans[leaf];
+        let mut sum = self.constant[leaf];
+        for (column, weight) in self.columns[start..start + count].iter().zip(&self.weights[start..]) {
+            let value = row[*column as usize];
+            if value.is_nan() {
+                return None;
+            }
+            sum += weight * value;
+        }
+        Some(sum)
+    }
+}
+
+/// Adds a tree whose first leaf has the number `base`.
+fn add(forest: &mut Forest<f64>, tree: &RawTree, base: usize) -> Result<(), String> {
+    let (leaves, splits) = (tree.value.len(), tree.value.len().saturating_sub(1));
+    if tree.leaves != leaves || leaves == 0 {
+        return Err(format!("num_leaves={} with {leaves} values", tree.leaves));
+    }
+    if u32::try_from(base + leaves).is_err() {
+        return Err("more than 2^32 leaves".into());
+    }
+    for (name, len) in [
+        ("split_feature", tree.feature.len()),
+        ("threshold", tree.threshold.len()),
+        ("decision_type", tree.decision.len()),
+        ("left_child", tree.left.len()),
+        ("right_child", tree.right.len()),
+    ] {
+        if len != splits && splits > 0 {
+            return Err(format!("{name} has {len} entries for {splits} splits"));
+        }
+    }
+    // The splits come first and then the leaves; a child below zero is a leaf.
+    let child = |child: i32| if child < 0 { splits + !child as usize } else { child as usize };
+    forest.add(splits + leaves, |node| {
+        if node >= splits {
+            return Ok(Raw::Leaf((base + node - splits) as u32));
+        }
+        let (threshold, decision) = (tree.threshold[node], tree.decision[node]);
+        let kind = decision >> 2 & 3;
+        let (test, missing) = if decision & CATEGORICAL != 0 {
+            (Test::MembersLeft(set(tree, node)?), Missing { left: false, zero_too: false })
+        } else {
+            let default = decision & DEFAULT_LEFT != 0;
+            let missing = match kind {
+                // Nothing counts as missing: it is zero.
+                0 => Missing { left: 0.0 <= threshold, zero_too: false },
+                1 => Missing { left: default, zero_too: true },
+                2 => Missing { left: default, zero_too: false },
+                _ => return Err(format!("node {node}: decision_type {decision}")),
+            };
+            (Test::AtMost(threshold), missing)
+        };
+        let column = tree.feature[node] as usize;
+        Ok(Raw::Split { column, test, missing, left: child(tree.left[node]), right: child(tree.right[node]) })
+    })
+}
+
+fn set(tree: &RawTree, node: usize) -> Result<&[u32], String> {
+    let index = tree.threshold[node] as usize;
+    let bounds = (tree.category_starts.get(index), tree.category_starts.get(index + 1));
+    let set = match bounds {
+        (Some(start), Some(end)) => tree.category_words.get(*start..*end),
+        _ => None,
+    };
+    set.ok_or_else(|| format!("node {node}: the set of categories {index} does not exist"))
+}
+
+impl Boost for Model {
+    fn output(&self, method: Method) -> Option<(DType, Vec<usize>)> {
+        let flat = if self.groups == 1 { Vec::new() } else { vec![self.groups] };
+        match method {
+            Method::Predict | Method::Decisions => Some((DType::F64, flat)),
+            Method::Probabilities if !self.has_probabilities() => None,
+            Method::Probabilities if self.is_binary() => Some((DType::F64, vec![2])),
+            Method::Probabilities => Some((DType::F64, vec![self.groups])),
+        }
+    }
+
+    fn answer(&self, rows: Rows<'_>, method: Method, outputs: &mut Outputs) -> Evaluated {
+        let Some((_, dims)) = self.output(method) else {
+            return Err(BackendError::Internal("this booster has no probabilities".into()));
+        };
+        let out = outputs.numbers::<f64>(shape(rows.count, &dims)?);
+        match method {
+            Method::Predict => self.predict(rows, out),
+            Method::Decisions => self.scores(rows, out),
+            Method::Probabilities => self.probabilities(rows, out),
+        }
+        Ok(())
+    }
+
+    fn classes(&self) -> Vec<String> {
+        let count = if self.is_binary() { 2 } else { self.groups };
+        if self.has_probabilities() { booster::counted(count).to_texts() } else { Vec::new() }
+    }
+}

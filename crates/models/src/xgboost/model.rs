@@ -1,0 +1,342 @@
+//! A model compiled for answering.
+//!
+//! Not here: files (`parts`, `binary`), the wrappers with scikit-learn's interface (`wrapper`).
+
+use std::cell::RefCell;
+
+use super::objective::{Link, softmax};
+use super::parts::{Learner, Parts, RawTree, error};
+use crate::backend::BackendError;
+use crate::booster::{self, Boost, Read, shape};
+use crate::error::Result;
+use crate::sklearn::native::Method;
+use crate::sklearn::{Evaluated, Rows};
+use crate::tensor::{DType, Outputs};
+use crate::trees::{Forest, Missing, Raw, Test};
+
+/// What scores add up from.
+enum Core {
+    Trees {
+        forest: Forest<f32>,
+        groups: Vec<usize>,
+        weights: Option<Vec<f32>>,
+        /// By leaf, `width` numbers each.
+        leaves: Vec<f32>,
+        /// Outputs that a leaf adds to: 1, or all of them.
+        width: usize,
+    },
+    Linear(Vec<f32>),
+}
+
+/// A model.
+pub(super) struct Model {
+    core: Core,
+    link: Link,
+    /// The score that each output begins with.
+    base: Vec<f32>,
+    pub(super) features: usize,
+    pub(super) classes: usize,
+    pub(super) feature_names: Vec<String>,
+    detail: String,
+}
+
+thread_local! {
+    /// Rows in 32 bits, reused from call to call.
+    static SCRATCH: RefCell<(Vec<f32>, Vec<f32>)> = const { RefCell::new((Vec::new(), Vec::new())) };
+}
+
+impl Model {
+    pub(super) fn new(parts: Parts) -> Result<Self> {
+        let link = Link::of(&parts.objective)?;
+        let groups = parts.groups();
+        // Since 3.1 the base score of a model without trees counts as not yet known and stays as it is.
+        let is_known =
+            !parts.is_vector || !matches!(&parts.learner, Learner::Trees { trees, .. } if trees.is_empty());
+        // Linear models know one base score only.
+        let last = if matches!(parts.learner, Learner::Linear(_)) { 0 } else { parts.base_score.len() - 1 };
+        let base: Vec<f32> = (0..groups)
+            .map(|group| parts.base_score[group.min(last)])
+            .map(|base| if is_known { link.margin(base) } else { base })
+            .collect();
+        let mut detail = format!("{}, {}", parts.booster, parts.objective);
+        let core = match parts.learner {
+            Learner::Linear(weights) => {
+                if weights.len() != (parts.features + 1) * groups {
+                    let what = format!("{} weights for {} columns", weights.len(), parts.features);
+                    return Err(error(what));
+                }
+                Core::Linear(weights)
+            }
+            Learner::Trees { trees, groups: of, weights, parallel } => {
+                detail += &format!(", {} trees", trees.len());
+                if parallel > 1 {
+                    detail += &format!(" ({parallel} in parallel)");
+                }
+                compile(&trees, of, weights, parts.features, groups)?
+            }
+        };
+        if let Core::Trees { forest, .. } = &core {
+            detail += &format!(", {} nodes", forest.nodes());
+        }
+        if groups > 1 {
+            detail += &format!(", {groups} outputs");
+        }
+        detail += &format!(", {} of {}", parts.format, parts.version);
+        let (classes, feature_names) = (parts.classes, parts.feature_names);
+        Ok(Self { core, link, base, features: parts.features, classes, feature_names, detail })
+    }
+
+    pub(super) fn read(self) -> Read {
+        Read {
+            features: self.features,
+            feature_names: self.feature_names.clone(),
+            class: "xgboost.Booster",
+            detail: self.detail.clone(),
+            row_cost_ns: self.row_cost_ns(),
+            model: Box::new(self),
+        }
+    }
+
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    pub(super) fn row_cost_ns(&self) -> u64 {
+        match &self.core {
+            Core::Trees { forest, .. } => forest.row_cost_ns(),
+            Core::Linear(weights) => weights.len() as u64 + 50,
+        }
+    }
+
+    /// Outputs of a row before the objective.
+    pub(super) fn groups(&self) -> usize {
+        self.base.len()
+    }
+
+    /// Keeps the first rounds, as the wrappers do after early stopping.
+    pub(super) fn keep_rounds(&mut self, rounds: usize, parallel: usize) {
+        let outputs = self.groups();
+        if let Core::Trees { forest, width, .. } = &mut self.core {
+            let each = if *width > 1 { 1 } else { outputs };
+            forest.truncate(rounds.saturating_mul(parallel).saturating_mul(each));
+        }
+    }
+
+    /// Numbers of a prediction.
+    pub(super) fn width(&self) -> usize {
+        if self.link == Link::Argmax { 1 } else { self.groups() }
+    }
+
+    pub(super) fn has_probabilities(&self) -> bool {
+        self.link.has_probabilities()
+    }
+
+    /// Probabilities of two classes lie in one number.
+    pub(super) fn is_binary(&self) -> bool {
+        self.link == Link::Logistic && self.groups() == 1
+    }
+
+    /// Each row's scores; `out` has `rows × groups` elements.
+    pub(super) fn scores(&self, rows: Rows<'_>, out: &mut [f32]) -> Evaluated {
+        SCRATCH.with_borrow_mut(|(scratch, _)| {
+            // A split needs a column to look at even in a model without any.
+            let stride = self.features.max(1);
+            scratch.clear();
+            scratch.reserve(rows.count * stride);
+            for value in rows.data {
+                scratch.push(*value as f32);
+            }
+            if scratch.iter().any(|value| value.is_infinite()) {
+                let row = scratch.iter().position(|value| value.is_infinite()).unwrap_or(0) / stride;
+                let what = "Input data contains infinity or a value too large for 32 bits";
+                scratch.clear();
+                return Err(BackendError::Input(format!("{what} (row {row})")));
+            }
+            scratch.resize(rows.count * stride, 0.0);
+            self.add_up(scratch, stride, out);
+            if scratch.capacity() > 1 << 22 {
+                *scratch = Vec::new();
+            }
+            Ok(())
+        })
+    }
+
+    fn add_up(&self, rows: &[f32], stride: usize, out: &mut [f32]) {
+        let outputs = self.groups();
+        match &self.core {
+            Core::Linear(weights) => {
+                let (weights, bias) = weights.split_at(self.features * outputs);
+                for (row, out) in rows.chunks_exact(stride).zip(out.chunks_exact_mut(outputs)) {
+                    for (group, slot) in out.iter_mut().enumerate() {
+                        *slot = bias[group] + self.base[group];
+                        for (value, weights) in row.iter().zip(weights.chunks_exact(outputs)) {
+                            if !value.is_nan() {
+                                *slot += value * weights[group];
+                            }
+                        }
+                    }
+                }
+            }
+            Core::Trees { forest, groups, weights, leaves, width } => {
+                out.chunks_exact_mut(outputs).for_each(|row| row.copy_from_slice(&self.base));
+                match (weights, *width) {
+                    (None, 1) if outputs == 1 => {
+                        forest.walk(rows, stride, |row, _, leaf| out[row] += leaves[leaf as usize]);
+                    }
+                    (None, 1) => forest.walk(rows, stride, |row, tree, leaf| {
+                        out[row * outputs + groups[tree]] += leaves[leaf as usize];
+                    }),
+                    (Some(weights), 1) => forest.walk(rows, stride, |row, tree, leaf| {
+                        out[row * outputs + groups[tree]] += leaves[leaf as usize] * weights[tree];
+                    }),
+                    (weights, width) => forest.walk(rows, stride, |row, tree, leaf| {
+                        let weight = weights.as_ref().map_or(1.0, |weights| weights[tree]);
+                        let says = &leaves[leaf as usize * width..][..width];
+                        for (slot, value) in out[row * outputs..][..outputs].iter_mut().zip(says) {
+                            *slot += value * weight;
+                        }
+                    }),
+                }
+            }
+        }
+    }
+
+    /// Each row's prediction; `out` has `rows × width` elements.
+    pub(super) fn predict(&self, rows: Rows<'_>, out: &mut [f32]) -> Evaluated {
+        if self.link != Link::Argmax {
+            self.scores(rows, out)?;
+            out.chunks_exact_mut(self.groups()).for_each(|row| self.link.apply(row));
+            return Ok(());
+        }
+        let groups = self.groups();
+        self.with_scores(rows, |scores| {
+            for (slot, scores) in out.iter_mut().zip(scores.chunks_exact_mut(groups)) {
+                self.link.apply(scores);
+                *slot = scores[0];
+            }
+        })
+    }
+
+    fn with_scores(&self, rows: Rows<'_>, then: impl FnOnce(&mut [f32])) -> Evaluated {
+        let mut scores = SCRATCH.with_borrow_mut(|(_, scores)| std::mem::take(scores));
+        scores.clear();
+        scores.resize(rows.count * self.groups(), 0.0);
+        let done = self.scores(rows, &mut scores);
+        if done.is_ok() {
+            then(&mut scores);
+        }
+        SCRATCH.with_borrow_mut(|(_, slot)| *slot = scores);
+        done
+    }
+
+    /// One probability for each class.
+    pub(super) fn probabilities(&self, rows: Rows<'_>, mut put: impl FnMut(usize, f32)) -> Evaluated {
+        let groups = self.groups();
+        self.with_scores(rows, |scores| {
+            if self.is_binary() {
+                self.link.apply(scores);
+                for (row, score) in scores.iter().enumerate() {
+                    put(row * 2, 1.0 - score);
+                    put(row * 2 + 1, *score);
+                }
+                return;
+            }
+            for row in scores.chunks_exact_mut(groups) {
+                if self.link == Link::Logistic { self.link.apply(row) } else { softmax(row) }
+            }
+            scores.iter().enumerate().for_each(|(index, score)| put(index, *score));
+        })
+    }
+}
+
+/// The compiled trees; `leaves` gets what they say.
+fn compile(
+    trees: &[RawTree],
+    groups: Vec<usize>,
+    weights: Option<Vec<f32>>,
+    features: usize,
+    outputs: usize,
+) -> Result<Core> {
+    if weights.as_ref().is_some_and(|weights| weights.len() != trees.len()) {
+        return Err(error("weight_drop has another length than the trees"));
+    }
+    if groups.len() != trees.len() || groups.iter().any(|group| *group >= outputs) {
+        return Err(error("tree_info names an output that does not exist"));
+    }
+    let width = if trees.iter().any(|tree| tree.vectors.is_some()) { outputs } else { 1 };
+    let mut forest = Forest::new(features);
+    let mut leaves: Vec<f32> = Vec::new();
+    for (index, tree) in trees.iter().enumerate() {
+        let base = leaves.len() / width;
+        let count = tree.left.len();
+        let named = |what: String| error(format!("tree {index}: {what}"));
+        match &tree.vectors {
+            Some(vectors) if vectors.values.len() % width == 0 => leaves.extend(&vectors.values),
+            None if width == 1 => leaves.extend(&tree.condition),
+            _ => return Err(named(format!("leaves that are not {width} numbers each"))),
+        }
+        let said = leaves.len() / width - base;
+        if u32::try_from(leaves.len()).is_err() {
+            return Err(named("more than 2^32 leaves".into()));
+        }
+        forest
+            .add(count, |node| {
+                let (left, right) = (tree.left[node], tree.right[node]);
+                if left < 0 {
+                    let by_leaf = tree.vectors.as_ref().is_some_and(|vectors| vectors.by_leaf);
+                    let number = if by_leaf { usize::try_from(right).unwrap_or(usize::MAX) } else { node };
+                    if number >= said {
+                        return Err(format!("node {node}: leaf {number} of {said}"));
+                    }
+                    return Ok(Raw::Leaf((base + number) as u32));
+                }
+                let test = match &tree.categories[node] {
+                    Some(set) => Test::MembersRight(set),
+                    // The library asks for less than the threshold: for floats, up to the one before it.
+                    None => Test::AtMost(tree.condition[node].next_down()),
+                };
+                Ok(Raw::Split {
+                    column: tree.column[node] as usize,
+                    test,
+                    missing: Missing { left: tree.default_left[node], zero_too: false },
+                    left: left as usize,
+                    right: usize::try_from(right).unwrap_or(usize::MAX),
+                })
+            })
+            .map_err(named)?;
+    }
+    Ok(Core::Trees { forest, groups, weights, leaves, width })
+}
+
+impl Boost for Model {
+    fn output(&self, method: Method) -> Option<(DType, Vec<usize>)> {
+        let flat = |width: usize| if width == 1 { Vec::new() } else { vec![width] };
+        match method {
+            Method::Predict => Some((DType::F32, flat(self.width()))),
+            Method::Decisions => Some((DType::F32, flat(self.groups()))),
+            Method::Probabilities if !self.has_probabilities() => None,
+            Method::Probabilities if self.is_binary() => Some((DType::F32, vec![2])),
+            Method::Probabilities => Some((DType::F32, vec![self.groups()])),
+        }
+    }
+
+    fn answer(&self, rows: Rows<'_>, method: Method, outputs: &mut Outputs) -> Evaluated {
+        let Some((_, dims)) = self.output(method) else {
+            return Err(BackendError::Internal("this booster has no probabilities".into()));
+        };
+        let out = outputs.numbers::<f32>(shape(rows.count, &dims)?);
+        match method {
+            Method::Predict => self.predict(rows, out),
+            Method::Decisions => self.scores(rows, out),
+            Method::Probabilities => self.probabilities(rows, |index, value| out[index] = value),
+        }
+    }
+
+    fn classes(&self) -> Vec<String> {
+        match self.link {
+            Link::Softmax | Link::Argmax => booster::counted(self.groups()).to_texts(),
+            Link::Logistic if self.is_binary() => booster::counted(2).to_texts(),
+            _ => Vec::new(),
+        }
+    }
+}
