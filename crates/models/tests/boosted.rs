@@ -1,4 +1,4 @@
-//! Native answers against those of XGBoost, LightGBM and CatBoost, for every fixture of every version.
+//! Native answers against those of XGBoost and LightGBM, for every fixture of every version.
 //!
 //! `fixtures/boosted/make.py` made the files and says how.
 

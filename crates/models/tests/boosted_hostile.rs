@@ -24,10 +24,6 @@ fn read() -> Vec<(String, Vec<u8>)> {
         "lightgbm-4.7.0/linear",
         "lightgbm-4.7.0/categories",
         "lightgbm-3.3.5/multiclass",
-        "catboost-1.2.10/logloss",
-        "catboost-1.2.10/lossguide_three",
-        "catboost-1.2.10/one_hot",
-        "catboost-1.2.10/ctr",
     ];
     let mut all = Vec::new();
     for name in names {

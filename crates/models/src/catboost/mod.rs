@@ -1,4 +1,8 @@
-//! CatBoost.
+//! CatBoost's models: told apart from others, and refused by name.
+//!
+//! Not here yet: reading and evaluating them (`.cbm`, JSON, pickled wrappers). `tests/fixtures/boosted/make.py`
+//! makes the fixtures that a reader has to meet.
+
 use crate::booster::Read;
 use crate::document::Value;
 use crate::error::{LoadError, Result};
