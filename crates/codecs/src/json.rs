@@ -19,6 +19,36 @@ pub struct JsonError {
     pub offset: usize,
 }
 
+/// The two precisions of JSON numbers.
+pub trait Float: fast_float2::FastFloat {
+    /// Not a number.
+    const NOT_A_NUMBER: Self;
+    /// Beyond all numbers.
+    const BEYOND: Self;
+    /// Below all numbers.
+    const BELOW: Self;
+    /// Neither of them.
+    fn is_finite(self) -> bool;
+}
+
+impl Float for f32 {
+    const NOT_A_NUMBER: Self = Self::NAN;
+    const BEYOND: Self = Self::INFINITY;
+    const BELOW: Self = Self::NEG_INFINITY;
+    fn is_finite(self) -> bool {
+        self.is_finite()
+    }
+}
+
+impl Float for f64 {
+    const NOT_A_NUMBER: Self = Self::NAN;
+    const BEYOND: Self = Self::INFINITY;
+    const BELOW: Self = Self::NEG_INFINITY;
+    fn is_finite(self) -> bool {
+        self.is_finite()
+    }
+}
+
 /// A cursor.
 #[derive(Debug, Clone)]
 pub struct Cursor<'a> {
@@ -105,6 +135,11 @@ impl<'a> Cursor<'a> {
     }
 
     fn digits(&mut self) -> Result<f64, JsonError> {
+        self.digits_as()
+    }
+
+    #[inline]
+    fn digits_as<T: Float>(&mut self) -> Result<T, JsonError> {
         let rest = &self.bytes[self.at..];
         // JSON forbids what the float parser would take: "-.5", "1.", "01".
         let unsigned = rest.strip_prefix(b"-").unwrap_or(rest);
@@ -112,12 +147,126 @@ impl<'a> Cursor<'a> {
         if leading_zero || !unsigned.first().is_some_and(u8::is_ascii_digit) {
             return self.error("not a number");
         }
-        match fast_float2::parse_partial::<f64, _>(rest) {
+        match fast_float2::parse_partial::<T, _>(rest) {
             Ok((number, used)) if rest[used - 1].is_ascii_digit() => {
                 self.at += used;
                 Ok(number)
             }
             _ => self.error("not a number"),
+        }
+    }
+
+    /// A number of exactly this precision. NaN and the infinities are taken by their words; a literal that is
+    /// beyond the type's range is refused, for it would come out as an infinity that nobody wrote.
+    #[inline]
+    pub fn float<T: Float>(&mut self) -> Result<T, JsonError> {
+        match self.peek() {
+            Some(b'0'..=b'9' | b'-') => {}
+            Some(b'N') if self.word(b"NaN") => return Ok(T::NOT_A_NUMBER),
+            Some(b'I') if self.word(b"Infinity") => return Ok(T::BEYOND),
+            _ => return self.error("expected a number"),
+        }
+        if self.word(b"-Infinity") {
+            return Ok(T::BELOW);
+        }
+        let start = self.at;
+        let number = self.digits_as::<T>()?;
+        if number.is_finite() {
+            Ok(number)
+        } else {
+            Err(JsonError { what: "a number out of range", offset: start })
+        }
+    }
+
+    /// An integer as sign and magnitude. `1.0` and `1e3` are integers too, `1.5` is none.
+    #[inline]
+    pub fn integer(&mut self) -> Result<(bool, u64), JsonError> {
+        let first = self.peek();
+        let start = self.at;
+        let negative = first == Some(b'-');
+        let rest = &self.bytes[start + usize::from(negative)..];
+        let mut magnitude = 0_u64;
+        let mut count = 0;
+        for byte in rest {
+            let digit = byte.wrapping_sub(b'0');
+            if digit > 9 {
+                break;
+            }
+            let next = magnitude.checked_mul(10).and_then(|tens| tens.checked_add(u64::from(digit)));
+            let Some(next) = next else { return self.error("a number out of range") };
+            magnitude = next;
+            count += 1;
+        }
+        let is_plain = !matches!(rest.get(count), Some(b'.' | b'e' | b'E'));
+        if count > 0 && is_plain {
+            if count > 1 && rest[0] == b'0' {
+                return self.error("not a number");
+            }
+            self.at = start + usize::from(negative) + count;
+            return Ok((negative, magnitude));
+        }
+        if !matches!(first, Some(b'0'..=b'9' | b'-')) {
+            return self.error("expected a number");
+        }
+        let number = self.digits_as::<f64>()?;
+        // Up to 2^53 every integer has a double of its own.
+        if number.fract() != 0.0 || number.abs() > 9_007_199_254_740_992.0 {
+            return Err(JsonError { what: "expected an integer", offset: start });
+        }
+        Ok((number < 0.0, number.abs() as u64))
+    }
+
+    /// A truth value, or 0 or 1.
+    pub fn truth(&mut self) -> Result<bool, JsonError> {
+        match self.peek() {
+            Some(b't') if self.word(b"true") => Ok(true),
+            Some(b'f') if self.word(b"false") => Ok(false),
+            Some(b'0' | b'1') => match self.integer()? {
+                (false, number @ (0 | 1)) => Ok(number == 1),
+                _ => self.error("expected a truth value"),
+            },
+            _ => self.error("expected a truth value"),
+        }
+    }
+
+    /// Consumes `null` if it comes next.
+    pub fn null(&mut self) -> bool {
+        self.peek() == Some(b'n') && self.word(b"null")
+    }
+
+    /// Walks an object: `member` is called at each value, with its key, and consumes the value.
+    pub fn object<E: From<JsonError>>(
+        &mut self,
+        mut member: impl FnMut(&mut Self, std::borrow::Cow<'a, str>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.expect(b'{', "expected an object")?;
+        if self.eat(b'}') {
+            return Ok(());
+        }
+        loop {
+            let key = self.text()?;
+            self.expect(b':', "expected a colon")?;
+            member(self, key)?;
+            if !self.eat(b',') {
+                return Ok(self.expect(b'}', "expected a comma or a closing brace")?);
+            }
+        }
+    }
+
+    /// Walks a list: `element` is called at each value and consumes it.
+    pub fn list<E: From<JsonError>>(
+        &mut self,
+        mut element: impl FnMut(&mut Self) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.expect(b'[', "expected a list")?;
+        if self.eat(b']') {
+            return Ok(());
+        }
+        loop {
+            element(self)?;
+            if !self.eat(b',') {
+                return Ok(self.expect(b']', "expected a comma or a closing bracket")?);
+            }
         }
     }
 
@@ -206,6 +355,36 @@ pub fn push_f64(out: &mut Vec<u8>, number: f64) {
     } else {
         out.extend_from_slice(b"null");
     }
+}
+
+/// What is written for numbers that are not finite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotFinite {
+    /// `null`, as KServe's servers write.
+    Null,
+    /// `NaN`, `Infinity` and `-Infinity`, as TensorFlow Serving and Python write.
+    Words,
+}
+
+/// Appends a number of either precision in the shortest form that reads back at that precision.
+#[inline]
+pub fn push_float<T: ryu::Float + Float>(out: &mut Vec<u8>, number: T, other: NotFinite) {
+    if Float::is_finite(number) {
+        out.extend_from_slice(ryu::Buffer::new().format_finite(number).as_bytes());
+    } else if other == NotFinite::Null {
+        out.extend_from_slice(b"null");
+    } else {
+        out.extend_from_slice(match ryu::Buffer::new().format(number) {
+            "inf" => b"Infinity",
+            "-inf" => b"-Infinity",
+            _ => b"NaN",
+        });
+    }
+}
+
+/// Appends an integer.
+pub fn push_u64(out: &mut Vec<u8>, number: u64) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 /// Appends an integer.

@@ -1,11 +1,22 @@
-//! Wire formats of inference protocols: bytes to numbers and back.
+//! Wire formats of inference protocols: bytes to tensors and back.
 //!
-//! * [`v1`]: KServe's V1 JSON (`{"instances": …}` to `{"predictions": …}`).
+//! * [`v1`]: KServe's V1 JSON (`{"instances": …}` to `{"predictions": …}`);
+//! * [`v2`]: the Open Inference Protocol's JSON and its binary tensor extension;
+//! * [`tfs`]: TensorFlow Serving's REST bodies;
+//! * [`grpc`]: the messages of the gRPC services of both, of health and of reflection.
 //!
-//! Requests go straight into the batch's buffer and answers straight into the reply's, without a tree of
-//! values between; the general parser is used only for rows that are not plain numbers.
+//! All but V1 fill a [`call::Call`]: tensors by name, raw ones where they lie in the request. Numbers go straight into
+//! aligned memory that is kept from call to call and answers straight into the reply, without a tree of values
+//! between.
 //!
-//! Not here: HTTP, and what a model makes of the numbers.
+//! Not here: HTTP, and what a model makes of the tensors.
 
+pub mod call;
+mod emit;
+mod fill;
+pub mod grpc;
 pub mod json;
+pub mod tfs;
 pub mod v1;
+pub mod v2;
+pub mod wire;

@@ -38,4 +38,4 @@ pub use limits::Limits;
 pub use sklearn::native::{Method, Native};
 pub use sklearn::{Estimator, Labels, Part};
 pub use source::{Folder, Memory, choose};
-pub use tensor::{Buffer, DType, Element, Outputs, RANK_MAX, Region, Shape, Storage, Tensor};
+pub use tensor::{Buffer, DType, Element, Outputs, RANK_MAX, Region, Shape, Storage, Tensor, f64_of_half};
