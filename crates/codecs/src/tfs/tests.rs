@@ -13,17 +13,17 @@ fn signature(inputs: Vec<TensorSpec>, columns: &[&str]) -> Signature {
     Signature { inputs, outputs: Vec::new(), columns: columns.iter().map(|name| (*name).into()).collect() }
 }
 
-fn read_all(
-    body: &str,
-    signature: &Signature,
-) -> Result<(Format, Vec<(String, Vec<usize>, String)>), String> {
+/// Name, dimensions and values of each tensor, as text.
+type Shown = Vec<(String, Vec<usize>, String)>;
+
+fn read_all(body: &str, signature: &Signature) -> Result<(Format, Shown), String> {
     let parts = scan(body.as_bytes()).map_err(|error| error.to_string())?;
     let mut call = Call::new();
     let format = predict(body.as_bytes(), &parts, signature, &mut call).map_err(|error| error.to_string())?;
     Ok((format, shown(&call, body)))
 }
 
-fn shown(call: &Call, body: &str) -> Vec<(String, Vec<usize>, String)> {
+fn shown(call: &Call, body: &str) -> Shown {
     let view = call.view(body.as_bytes());
     let show = |(name, tensor): (&str, models::Tensor<'_>)| {
         let values = match tensor.to_f64s() {
