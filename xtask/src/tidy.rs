@@ -76,8 +76,11 @@ pub fn run() -> Result<()> {
     bail!("tidy: {} findings\n  {}", findings.len(), findings.join("\n  "))
 }
 
+/// The workspace root. Cargo names the package's folder when it runs us; what was true at build time may be another checkout's
+/// where several share a target folder.
 fn root() -> Result<PathBuf> {
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let manifest = std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
     Ok(manifest.parent().context("xtask has no parent folder")?.to_path_buf())
 }
 
