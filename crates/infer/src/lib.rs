@@ -99,8 +99,12 @@ pub enum Error {
     Worker(#[source] std::io::Error),
 }
 
-/// Loads, serves until `shutdown` is done, then finishes what is in flight.
-pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
+/// Loads, tells `ready` once it listens, serves until `shutdown` is done, then finishes what is in flight.
+pub async fn run(
+    config: Config,
+    ready: impl FnOnce(&Server),
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), Error> {
     let started = tokio::task::spawn_blocking(move || Server::start(config)).await;
     let server = match started {
         Ok(Ok(server)) => server,
@@ -110,6 +114,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         }
         Err(join) => std::panic::resume_unwind(join.into_panic()),
     };
+    ready(&server);
     shutdown.await;
     server.stop();
     let _ = tokio::task::spawn_blocking(move || server.join()).await;

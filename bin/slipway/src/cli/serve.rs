@@ -24,7 +24,9 @@ pub fn run(args: Args) -> Result<()> {
                 _ = interrupt.recv() => {}
             }
         };
-        infer::run(config, told).await?;
+        // Port 0 means that only this line tells the port.
+        let ready = |server: &infer::Server| println!("slipway serve: listening on {}", server.address());
+        infer::run(config, ready, told).await?;
         Ok(())
     })
 }
