@@ -108,7 +108,10 @@ pub(crate) enum Dim {
 /// A declared type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Type {
-    Tensor { elem: Elem, dims: Option<Vec<Dim>> },
+    Tensor {
+        elem: Elem,
+        dims: Option<Vec<Dim>>,
+    },
     /// A sequence, a map, an optional or a sparse tensor.
     Other(&'static str),
 }
@@ -398,7 +401,8 @@ fn shape(mut reader: Reader<'_>) -> Result<Vec<Dim>> {
 
 fn tensor(mut reader: Reader<'_>) -> Result<Tensor> {
     let offset = reader.offset();
-    let mut out = Tensor { name: String::new(), elem: Elem(0), dims: Vec::new(), data: Data::Raw(Bytes::new()) };
+    let mut out =
+        Tensor { name: String::new(), elem: Elem(0), dims: Vec::new(), data: Data::Raw(Bytes::new()) };
     let (mut dims, mut floats, mut doubles, mut ints, mut texts) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut raw = None;
@@ -439,11 +443,15 @@ fn tensor(mut reader: Reader<'_>) -> Result<Tensor> {
     };
     let fits = match (&out.data, out.elem.size()) {
         (Data::Raw(raw), Some(size)) => count.checked_mul(size) == Some(raw.len()),
-        (Data::Raw(_), None) => return Err(unsupported(format!("{} in the tensor {:?}", out.elem.name(), out.name))),
+        (Data::Raw(_), None) => {
+            return Err(unsupported(format!("{} in the tensor {:?}", out.elem.name(), out.name)));
+        }
         (Data::Floats(values), _) => values.len() == count,
         (Data::Doubles(values), _) => values.len() == count,
         (Data::Ints(values), Some(_)) => values.len() == count,
-        (Data::Ints(_), None) => return Err(unsupported(format!("{} in the tensor {:?}", out.elem.name(), out.name))),
+        (Data::Ints(_), None) => {
+            return Err(unsupported(format!("{} in the tensor {:?}", out.elem.name(), out.name)));
+        }
         (Data::Texts(values), _) => values.len() == count,
         (Data::External { .. }, _) => true,
     };

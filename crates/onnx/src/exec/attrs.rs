@@ -89,7 +89,11 @@ impl<'n> Attrs<'n> {
             None => Ok(Vec::new()),
             Some(Attr::Texts(values)) => {
                 let text = |bytes: &bytes::Bytes| std::str::from_utf8(bytes).map(Arc::from);
-                values.iter().map(text).collect::<std::result::Result<_, _>>().map_err(|_| self.wrong(name, "texts"))
+                values
+                    .iter()
+                    .map(text)
+                    .collect::<std::result::Result<_, _>>()
+                    .map_err(|_| self.wrong(name, "texts"))
             }
             Some(_) => Err(self.wrong(name, "texts")),
         }
@@ -125,7 +129,9 @@ impl Labels {
     pub(crate) fn read(attrs: Attrs<'_>) -> Result<Self> {
         for name in ["classlabels_strings", "classlabels_int64s", "classlabels_ints"] {
             match attrs.node.attr(name) {
-                Some(Attr::Texts(values)) if !values.is_empty() => return Ok(Self::Texts(attrs.texts(name)?)),
+                Some(Attr::Texts(values)) if !values.is_empty() => {
+                    return Ok(Self::Texts(attrs.texts(name)?));
+                }
                 Some(Attr::Ints(values)) if !values.is_empty() => return Ok(Self::Ints(values.clone())),
                 _ => {}
             }

@@ -10,7 +10,7 @@ use super::attrs::{Attrs, Labels};
 use super::post::{Post, Single, pair};
 use super::trees::{Aggregate, Cell, Forest, Mode, Split, To, Trees};
 use super::value::{Budget, Cells, Failed, Value};
-use super::{Operator, Op};
+use super::{Op, Operator};
 use crate::proto::Elem;
 
 type Result<T> = std::result::Result<T, LoadError>;
@@ -95,10 +95,13 @@ fn read(attrs: Attrs<'_>, prefix: &str) -> Result<Forest> {
         let to = if modes[index].is_some() { To::Node(*next) } else { To::Leaf(*next) };
         *next += 1;
         if places.insert((trees[index], ids[index]), to).is_some() {
-            return Err(attrs.error(format!("the node {} of tree {} is there twice", ids[index], trees[index])));
+            return Err(
+                attrs.error(format!("the node {} of tree {} is there twice", ids[index], trees[index]))
+            );
         }
     }
-    let mut forest = Forest { splits: Vec::with_capacity(splits), leaves: vec![Vec::new(); leaves], roots: Vec::new() };
+    let mut forest =
+        Forest { splits: Vec::with_capacity(splits), leaves: vec![Vec::new(); leaves], roots: Vec::new() };
     let mut with_parent = std::collections::HashSet::with_capacity(count);
     for index in 0..count {
         let Some(mode) = modes[index] else { continue };
@@ -139,7 +142,11 @@ fn read(attrs: Attrs<'_>, prefix: &str) -> Result<Forest> {
             Some(To::Leaf(leaf)) => forest.leaves[*leaf].push((target, weights[index])),
             // Weights at inner nodes are never reached.
             Some(To::Node(_)) => {}
-            None => return Err(attrs.error(format!("weights for a node {} that does not exist", leaf_nodes[index]))),
+            None => {
+                return Err(
+                    attrs.error(format!("weights for a node {} that does not exist", leaf_nodes[index]))
+                );
+            }
         }
     }
     Ok(forest)
@@ -279,7 +286,12 @@ impl Operator for Classifier {
     }
 
     fn detail(&self) -> String {
-        format!("{} trees, {} nodes, {} classes", self.trees.single.count(), self.trees.single.nodes(), self.labels.len())
+        format!(
+            "{} trees, {} nodes, {} classes",
+            self.trees.single.count(),
+            self.trees.single.nodes(),
+            self.labels.len()
+        )
     }
 }
 
@@ -379,7 +391,12 @@ impl Operator for Regressor {
     }
 
     fn detail(&self) -> String {
-        format!("{} trees, {} nodes, {} targets", self.trees.single.count(), self.trees.single.nodes(), self.targets)
+        format!(
+            "{} trees, {} nodes, {} targets",
+            self.trees.single.count(),
+            self.trees.single.nodes(),
+            self.targets
+        )
     }
 }
 
@@ -399,7 +416,10 @@ pub(crate) fn unified(attrs: Attrs<'_>) -> Result<Op> {
     let missing = attrs.ints("nodes_missing_value_tracks_true")?;
     let count = features.len();
     let lengths = [modes.len(), splits.len(), yes.len(), no.len(), yes_leaf.len(), no_leaf.len()];
-    if count == 0 || lengths.iter().any(|len| *len != count) || !(missing.is_empty() || missing.len() == count) {
+    if count == 0
+        || lengths.iter().any(|len| *len != count)
+        || !(missing.is_empty() || missing.len() == count)
+    {
         return Err(attrs.error("its lists of nodes are empty or differ in length"));
     }
     let to = |id: i64, leaf: i64| {

@@ -75,11 +75,11 @@ pub(crate) fn logistic(x: f32) -> f32 {
 }
 
 pub(crate) fn probit(x: f32) -> f32 {
-    // The approximation of the inverse error function by Winitzki, with the runtime's digits.
+    // The approximation of the inverse error function by Winitzki.
     let y = 2.0 * x - 1.0;
     let sign = if y < 0.0 { -1.0 } else { 1.0 };
     let log = ((1.0 - y) * (1.0 + y)).ln();
-    let v = 2.0 / (3.14159_f32 * 0.147) + 0.5 * log;
+    let v = 2.0 / (std::f32::consts::PI * 0.147) + 0.5 * log;
     let inner = (v * v - log / 0.147).sqrt() - v;
     std::f32::consts::SQRT_2 * sign * inner.sqrt()
 }

@@ -20,7 +20,9 @@ const EQUAL: u32 = 1 << 30;
 const FEATURE: u32 = EQUAL - 1;
 
 /// The type of a column's values.
-pub(crate) trait Cell: Copy + PartialOrd + Default + Send + Sync + std::ops::AddAssign + std::ops::Div<Output = Self> + 'static {
+pub(crate) trait Cell:
+    Copy + PartialOrd + Default + Send + Sync + std::ops::AddAssign + std::ops::Div<Output = Self> + 'static
+{
     const INFINITY: Self;
     fn of(value: f64) -> Self;
     /// The greatest value below.
@@ -124,7 +126,6 @@ pub(crate) struct Trees<X> {
     /// Where each leaf's weights begin; one more at the end.
     starts: Vec<u32>,
     weights: Vec<(u32, X)>,
-    pub(crate) targets: usize,
     /// Columns that a row must have.
     pub(crate) width: usize,
     has_equal: bool,
@@ -138,11 +139,12 @@ impl<X: Cell> Trees<X> {
             roots: Vec::with_capacity(forest.roots.len()),
             starts: vec![0],
             weights: Vec::new(),
-            targets,
             width: forest.splits.iter().map(|split| split.feature + 1).max().unwrap_or(0),
             has_equal: false,
         };
-        if trees.width > FEATURE as usize || u32::try_from(forest.splits.len() * 4 + forest.roots.len()).is_err() {
+        if trees.width > FEATURE as usize
+            || u32::try_from(forest.splits.len() * 4 + forest.roots.len()).is_err()
+        {
             return Err(attrs.error("more columns or nodes than can be counted"));
         }
         for leaf in &forest.leaves {
@@ -225,7 +227,8 @@ impl<X: Cell> Trees<X> {
     fn step<const EQUALS: bool>(&self, at: u32, row: &[X]) -> u32 {
         let node = &self.nodes[at as usize];
         let x = row[(node.feature & FEATURE) as usize];
-        let holds = if EQUALS && node.feature & EQUAL != 0 { x == node.threshold } else { x <= node.threshold };
+        let holds =
+            if EQUALS && node.feature & EQUAL != 0 { x == node.threshold } else { x <= node.threshold };
         #[allow(clippy::eq_op)]
         let missing = x != x;
         let left = holds | (missing & (node.feature & MISSING_LEFT != 0));

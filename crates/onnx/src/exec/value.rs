@@ -124,13 +124,6 @@ impl Value {
         })
     }
 
-    pub(crate) fn to_texts(&self) -> Result<&[Arc<str>], Failed> {
-        match &self.cells {
-            Cells::Text(cells) => Ok(cells),
-            _ => Err(format!("{} where texts are needed", self.elem.name())),
-        }
-    }
-
     pub(crate) fn to_truths(&self) -> Result<&[bool], Failed> {
         match &self.cells {
             Cells::Bool(cells) => Ok(cells),
@@ -211,7 +204,8 @@ impl Budget {
     pub(crate) fn claim(&mut self, dims: &[usize]) -> Result<usize, Failed> {
         let count = dims.iter().try_fold(1_usize, |product, dim| product.checked_mul(*dim));
         let count = count.filter(|count| *count <= self.left);
-        let count = count.ok_or_else(|| format!("a result of shape {dims:?} exceeds the limit on cells of a run"))?;
+        let count =
+            count.ok_or_else(|| format!("a result of shape {dims:?} exceeds the limit on cells of a run"))?;
         self.left -= count;
         Ok(count)
     }

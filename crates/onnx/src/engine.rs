@@ -1,0 +1,375 @@
+//! An ONNX model as a backend of the model server.
+//!
+//! At load the graph is run once on rows of zeros: what the server then announces (types and widths of the
+//! outputs) is what the graph really gave, and a graph whose outputs do not follow the rows is refused.
+//!
+//! Not here: how graphs are run (`exec`, `tensors`).
+
+use bytes::Bytes;
+use models::{Backend, BackendError, Batch, DType, LoadError, Outputs, Shape, Signature, Tensor, TensorSpec};
+
+use crate::exec::value::{Cells, Failed, Value, input_error};
+use crate::exec::{Program, given, is_tensor};
+use crate::proto::{Dim, Elem, Model, Type, ValueInfo, unsupported};
+use crate::tensors::Tensors;
+
+/// Rows of the run at load.
+const PROBE: usize = 3;
+/// What a dimension that is free besides the rows is in the run at load.
+const PROBE_FREE: usize = 4;
+
+enum Engine {
+    Own(Program),
+    Tensors(Box<Tensors>),
+}
+
+/// What is told about a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Summary {
+    /// Which tool wrote it.
+    pub producer: String,
+    /// Domains and versions of its operators.
+    pub opsets: Vec<(String, i64)>,
+    /// Its nodes and their sizes.
+    pub nodes: Vec<(String, String)>,
+    /// The classes of its classifier, if it has one.
+    pub classes: Vec<String>,
+    /// What runs it: `native` or `rten`.
+    pub engine: &'static str,
+}
+
+/// A loaded ONNX model.
+pub struct Onnx {
+    engine: Engine,
+    signature: Signature,
+    /// Element types of the inputs.
+    elems: Vec<Elem>,
+    /// The file fixes its batch at one row: rows run one by one.
+    single: bool,
+    summary: Summary,
+}
+
+impl std::fmt::Debug for Onnx {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Onnx")
+            .field("signature", &self.signature)
+            .field("engine", &self.summary.engine)
+            .finish()
+    }
+}
+
+fn dtype(elem: Elem) -> Option<DType> {
+    Some(match elem {
+        Elem::F32 => DType::F32,
+        Elem::F64 => DType::F64,
+        Elem::I8 => DType::I8,
+        Elem::I16 => DType::I16,
+        Elem::I32 => DType::I32,
+        Elem::I64 => DType::I64,
+        Elem::U8 => DType::U8,
+        Elem::U16 => DType::U16,
+        Elem::U32 => DType::U32,
+        Elem::U64 => DType::U64,
+        Elem::BOOL => DType::Bool,
+        Elem::TEXT => DType::Text,
+        _ => return None,
+    })
+}
+
+/// What an input declares: its element type, whether its batch is fixed at one, its other dimensions.
+fn declared(info: &ValueInfo) -> Result<(Elem, bool, Vec<Option<usize>>), LoadError> {
+    let title = format!("input {:?}", info.name);
+    let Type::Tensor { elem, dims } = &info.ty else {
+        return Err(unsupported(format!("{title} that is no tensor")));
+    };
+    if dtype(*elem).is_none() {
+        return Err(unsupported(format!("{title} of {}", elem.name())));
+    }
+    let Some(dims) = dims else { return Err(unsupported(format!("{title} without a declared shape"))) };
+    let fixed = |dim: &Dim| if let Dim::Fixed(size) = dim { Some(*size) } else { None };
+    match dims.split_first() {
+        None => Err(unsupported(format!("{title} without rows"))),
+        Some((Dim::Fixed(1), rest)) => Ok((*elem, true, rest.iter().map(fixed).collect())),
+        Some((Dim::Fixed(rows), _)) => Err(unsupported(format!("{title} with a batch fixed at {rows} rows"))),
+        Some((_, rest)) => Ok((*elem, false, rest.iter().map(fixed).collect())),
+    }
+}
+
+impl Onnx {
+    /// Reads a model and runs it once on zeros.
+    pub fn load(bytes: &Bytes) -> Result<Self, LoadError> {
+        let model = Model::parse(bytes)?;
+        let infos: Vec<_> = given(&model.graph).collect();
+        if infos.is_empty() || model.graph.outputs.is_empty() {
+            return Err(unsupported("an ONNX graph without inputs or without outputs"));
+        }
+        let inputs = infos.iter().map(|info| declared(info)).collect::<Result<Vec<_>, _>>()?;
+        let single = inputs[0].1;
+        if inputs.iter().any(|input| input.1 != single) {
+            return Err(unsupported(
+                "an ONNX graph with a batch of one for some inputs and of any size for others",
+            ));
+        }
+        let engine = engine(bytes, &model)?;
+        let spec = |(info, input): (&&ValueInfo, &(Elem, bool, Vec<Option<usize>>))| TensorSpec {
+            name: info.name.clone(),
+            dtype: dtype(input.0).expect("it was checked"),
+            row: input.2.clone(),
+        };
+        let signature = Signature {
+            inputs: infos.iter().zip(&inputs).map(spec).collect(),
+            outputs: Vec::new(),
+            columns: Vec::new(),
+        };
+        let summary = Summary {
+            producer: format!("{} {}", model.producer, model.producer_version).trim().to_owned(),
+            opsets: model.opsets.clone(),
+            nodes: match &engine {
+                Engine::Own(program) => program.lines(),
+                Engine::Tensors(tensors) => vec![("graph".into(), tensors.detail())],
+            },
+            classes: if let Engine::Own(program) = &engine { program.classes() } else { Vec::new() },
+            engine: if matches!(engine, Engine::Own(_)) { "native" } else { "rten" },
+        };
+        let elems = inputs.iter().map(|input| input.0).collect();
+        let mut onnx = Self { engine, signature, elems, single, summary };
+        onnx.signature.outputs = onnx.probe(&model)?;
+        Ok(onnx)
+    }
+
+    /// What there is to know about it.
+    pub fn summary(&self) -> &Summary {
+        &self.summary
+    }
+
+    /// The outputs as a run on rows of zeros has them.
+    fn probe(&self, model: &Model) -> Result<Vec<TensorSpec>, LoadError> {
+        let rows = if self.single { 1 } else { PROBE };
+        let free = self.signature.inputs.iter().any(|input| input.row.contains(&None));
+        let zeros = self.signature.inputs.iter().zip(&self.elems).map(|(spec, elem)| {
+            let mut dims = vec![rows];
+            dims.extend(spec.row.iter().map(|size| size.unwrap_or(PROBE_FREE)));
+            let count = dims.iter().try_fold(1_usize, |product, size| product.checked_mul(*size));
+            let count = count.filter(|count| *count <= 64 << 20);
+            let count = count.ok_or(LoadError::TooLarge { what: "cells of a row", limit: 64 << 20 })?;
+            Ok(match elem {
+                &Elem::TEXT => Value::texts(&dims, vec!["".into(); count]),
+                elem => Value::of_f64s(*elem, &dims, vec![0.0; count]),
+            })
+        });
+        let values = self.evaluate(rows, zeros.collect::<Result<_, LoadError>>()?);
+        let values =
+            values.map_err(|what| unsupported(format!("this graph: on a row of zeros it fails: {what}")))?;
+        let outputs = model.graph.outputs.iter().zip(values);
+        outputs
+            .map(|(info, value)| {
+                let title = format!("output {:?}", info.name);
+                // The engine of tensors has fewer types; the file's own are announced.
+                let elem = match &info.ty {
+                    Type::Tensor { elem, .. } if is_tensor(&info.ty) && elem.0 != 0 => *elem,
+                    _ => value.elem,
+                };
+                let dtype = dtype(elem).ok_or_else(|| unsupported(format!("{title} of {}", elem.name())))?;
+                if value.dims.first() != Some(&rows) {
+                    return Err(unsupported(format!(
+                        "{title}, whose shape {:?} does not follow the rows",
+                        value.dims
+                    )));
+                }
+                let row = value.dims[1..].iter().map(|size| (!free).then_some(*size)).collect();
+                Ok(TensorSpec { name: info.name.clone(), dtype, row })
+            })
+            .collect()
+    }
+
+    fn evaluate(&self, rows: usize, values: Vec<Value>) -> Result<Vec<Value>, Failed> {
+        match &self.engine {
+            Engine::Own(program) => program.run(values),
+            Engine::Tensors(tensors) => tensors.run(rows, values),
+        }
+    }
+
+    fn inputs(&self, batch: &Batch<'_>) -> Result<Vec<Value>, Failed> {
+        let specs = &self.signature.inputs;
+        if batch.inputs.len() != specs.len() {
+            return Err(format!("{} inputs, the model takes {}", batch.inputs.len(), specs.len()));
+        }
+        let each = specs.iter().zip(&self.elems).zip(batch.inputs);
+        each.map(|((spec, elem), tensor)| value_of(spec, *elem, tensor, batch.rows)).collect()
+    }
+}
+
+fn engine(bytes: &Bytes, model: &Model) -> Result<Engine, LoadError> {
+    let foreign = match Program::compile(model)? {
+        Ok(program) => return Ok(Engine::Own(program)),
+        Err(title) => title,
+    };
+    let ml = model.graph.nodes.iter().any(|node| node.domain == "ai.onnx.ml");
+    if ml {
+        return Err(unsupported(format!("{foreign} in a graph with operators of ai.onnx.ml")));
+    }
+    Ok(Engine::Tensors(Box::new(Tensors::new(bytes, model)?)))
+}
+
+/// A tensor of the server as the input that the graph declares; numbers of other types are converted where that
+/// changes no value.
+fn value_of(spec: &TensorSpec, elem: Elem, tensor: &Tensor<'_>, rows: usize) -> Result<Value, Failed> {
+    let dims = tensor.dims();
+    let name = &spec.name;
+    let fits = dims.len() == spec.row.len() + 1
+        && dims[0] == rows
+        && dims[1..].iter().zip(&spec.row).all(|(size, wanted)| wanted.is_none_or(|wanted| wanted == *size));
+    if !fits {
+        let wanted: Vec<String> =
+            spec.row.iter().map(|size| size.map_or("any".into(), |size| size.to_string())).collect();
+        return Err(format!(
+            "input {name:?} has the shape {dims:?}; the model takes [rows, {}]",
+            wanted.join(", ")
+        ));
+    }
+    if elem == Elem::TEXT {
+        let texts = tensor.dtype() == DType::Text;
+        let texts = texts
+            .then(|| tensor.texts().map(|text| text.map(std::sync::Arc::from)).collect::<Option<Vec<_>>>());
+        let texts = texts.flatten().ok_or_else(|| format!("input {name:?} takes texts in UTF-8"))?;
+        return Ok(Value::texts(dims, texts));
+    }
+    if elem == Elem::F32
+        && let Some(cells) = tensor.slice::<f32>()
+    {
+        return Ok(Value::f32s(dims, cells.to_vec()));
+    }
+    if elem == Elem::I64
+        && let Some(cells) = tensor.slice::<i64>()
+    {
+        return Ok(Value::ints(dims, cells.to_vec()));
+    }
+    let cells = tensor.to_f64s().ok_or_else(|| format!("input {name:?} takes numbers"))?;
+    let whole = !matches!(elem, Elem::F32 | Elem::F64 | Elem::BOOL);
+    if whole && let Some(odd) = cells.iter().find(|x| x.fract() != 0.0 || x.abs() > 9e15) {
+        return Err(format!("input {name:?} takes whole numbers, not {odd}"));
+    }
+    Ok(Value::of_f64s(elem, dims, cells.into_owned()))
+}
+
+/// Appends the outputs of runs over consecutive rows.
+fn append(whole: &mut Vec<Value>, part: Vec<Value>) -> Result<(), Failed> {
+    if whole.is_empty() {
+        *whole = part;
+        return Ok(());
+    }
+    for (to, from) in whole.iter_mut().zip(part) {
+        if to.dims[1..] != from.dims[1..] {
+            return Err(format!(
+                "rows with answers of the shapes {:?} and {:?}",
+                &to.dims[1..],
+                &from.dims[1..]
+            ));
+        }
+        to.dims[0] += from.dims[0];
+        match (&mut to.cells, from.cells) {
+            (Cells::F32(to), Cells::F32(from)) => to.extend(from),
+            (Cells::F64(to), Cells::F64(from)) => to.extend(from),
+            (Cells::Int(to), Cells::Int(from)) => to.extend(from),
+            (Cells::Bool(to), Cells::Bool(from)) => to.extend(from),
+            (Cells::Text(to), Cells::Text(from)) => to.extend(from),
+            _ => return Err("rows with answers of different types".into()),
+        }
+    }
+    Ok(())
+}
+
+/// One row of each input.
+fn row_of(values: &[Value], row: usize) -> Vec<Value> {
+    let cut = |value: &Value| {
+        let stride: usize = value.dims[1..].iter().product();
+        let mut dims = value.dims.clone();
+        dims[0] = 1;
+        Value { dims, elem: value.elem, cells: value.cells.pick(row * stride..(row + 1) * stride) }
+    };
+    values.iter().map(cut).collect()
+}
+
+impl Backend for Onnx {
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn row_cost_ns(&self) -> u64 {
+        match &self.engine {
+            Engine::Own(program) => program.cost_ns(),
+            Engine::Tensors(tensors) => tensors.cost_ns(),
+        }
+    }
+
+    fn run(&self, batch: &Batch<'_>, outputs: &mut Outputs) -> Result<(), BackendError> {
+        let values = self.inputs(batch).map_err(input_error)?;
+        if batch.rows == 0 {
+            return self.no_rows(outputs);
+        }
+        let mut results = Vec::new();
+        if self.single {
+            for row in 0..batch.rows {
+                append(&mut results, self.evaluate(1, row_of(&values, row)).map_err(input_error)?)
+                    .map_err(input_error)?;
+            }
+        } else {
+            results = self.evaluate(batch.rows, values).map_err(input_error)?;
+        }
+        for (value, spec) in results.into_iter().zip(&self.signature.outputs) {
+            if value.dims.first() != Some(&batch.rows) {
+                let what =
+                    format!("output {:?} has the shape {:?} for {} rows", spec.name, value.dims, batch.rows);
+                return Err(BackendError::Internal(what));
+            }
+            give(value, spec, outputs)?;
+        }
+        Ok(())
+    }
+}
+
+impl Onnx {
+    fn no_rows(&self, outputs: &mut Outputs) -> Result<(), BackendError> {
+        for spec in &self.signature.outputs {
+            let mut dims = vec![0];
+            dims.extend(spec.row.iter().map(|size| size.unwrap_or(0)));
+            let shape =
+                Shape::new(&dims).ok_or_else(|| BackendError::Internal("too many dimensions".into()))?;
+            outputs.bytes(spec.dtype, shape, &[]);
+        }
+        Ok(())
+    }
+}
+
+/// Adds a result in the announced type.
+fn give(value: Value, spec: &TensorSpec, outputs: &mut Outputs) -> Result<(), BackendError> {
+    let shape = Shape::new(&value.dims);
+    let shape =
+        shape.ok_or_else(|| BackendError::Internal(format!("{:?}: too many dimensions", spec.name)))?;
+    let mistyped =
+        || BackendError::Internal(format!("{:?}: {} was announced otherwise", spec.name, value.elem.name()));
+    macro_rules! whole {
+        ($cells:expr, $T:ty) => {
+            outputs.numbers::<$T>(shape).iter_mut().zip($cells.iter()).for_each(|(slot, x)| *slot = *x as $T)
+        };
+    }
+    match (spec.dtype, &value.cells) {
+        (DType::F32, Cells::F32(cells)) => outputs.numbers::<f32>(shape).copy_from_slice(cells),
+        (DType::F64, Cells::F64(cells)) => outputs.numbers::<f64>(shape).copy_from_slice(cells),
+        (DType::F32, Cells::F64(cells)) => whole!(cells, f32),
+        (DType::F64, Cells::F32(cells)) => whole!(cells, f64),
+        (DType::Text, Cells::Text(cells)) => outputs.texts(shape, cells.iter().map(AsRef::as_ref)),
+        (DType::Bool, Cells::Bool(cells)) => outputs.truths(shape, cells.iter().copied()),
+        (DType::Bool, Cells::Int(cells)) => outputs.truths(shape, cells.iter().map(|x| *x != 0)),
+        (DType::I8, Cells::Int(cells)) => whole!(cells, i8),
+        (DType::I16, Cells::Int(cells)) => whole!(cells, i16),
+        (DType::I32, Cells::Int(cells)) => whole!(cells, i32),
+        (DType::I64, Cells::Int(cells)) => outputs.numbers::<i64>(shape).copy_from_slice(cells),
+        (DType::U8, Cells::Int(cells)) => whole!(cells, u8),
+        (DType::U16, Cells::Int(cells)) => whole!(cells, u16),
+        (DType::U32, Cells::Int(cells)) => whole!(cells, u32),
+        (DType::U64, Cells::Int(cells)) => whole!(cells, u64),
+        _ => return Err(mistyped()),
+    }
+    Ok(())
+}

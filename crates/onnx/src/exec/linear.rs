@@ -1,0 +1,235 @@
+//! Products of tables: `MatMul`, `Gemm`, and ONNX-ML's linear models.
+//!
+//! Every row is summed alone and in the order of its columns, so its answer does not depend on the rows beside it.
+//!
+//! Not here: large networks, which the tensor engine runs.
+
+use models::LoadError;
+
+use super::attrs::{Attrs, Labels};
+use super::post::{Post, Single, argmax, pair};
+use super::value::{Budget, Cells, Failed, Value};
+use super::{Op, Operator, input, plain};
+
+/// The operator of a node, if it is one of these.
+pub(crate) fn operator(attrs: Attrs<'_>) -> Result<Option<Op>, LoadError> {
+    match attrs.node.op.as_str() {
+        "MatMul" => {
+            Ok(Some(plain(|inputs, budget| Ok(vec![matmul(input(inputs, 0)?, input(inputs, 1)?, budget)?]))))
+        }
+        "Gemm" => gemm(attrs).map(Some),
+        _ => Ok(None),
+    }
+}
+
+trait Number: Copy + Default + std::ops::Mul<Output = Self> + std::ops::AddAssign {}
+impl Number for f32 {}
+impl Number for f64 {}
+
+/// `[n, k]` times `[k, m]`.
+fn product<X: Number>(a: &[X], b: &[X], (n, k, m): (usize, usize, usize), out: &mut [X]) {
+    for row in 0..n {
+        let out = &mut out[row * m..(row + 1) * m];
+        for (at, x) in a[row * k..(row + 1) * k].iter().enumerate() {
+            for (slot, y) in out.iter_mut().zip(&b[at * m..(at + 1) * m]) {
+                *slot += *x * *y;
+            }
+        }
+    }
+}
+
+fn matmul(a: &Value, b: &Value, budget: &mut Budget) -> Result<Value, Failed> {
+    let refuse = || format!("the shapes {:?} and {:?} do not multiply", a.dims, b.dims);
+    // One dimension is a row on the left and a column on the right, and is dropped from the result.
+    let (mut left, mut right) = (a.dims.clone(), b.dims.clone());
+    if left.is_empty() || right.is_empty() {
+        return Err(refuse());
+    }
+    if a.dims.len() == 1 {
+        left.insert(0, 1);
+    }
+    if b.dims.len() == 1 {
+        right.push(1);
+    }
+    let (n, k, m) = (left[left.len() - 2], left[left.len() - 1], right[right.len() - 1]);
+    if right[right.len() - 2] != k {
+        return Err(refuse());
+    }
+    let pairs = super::math::Pairs::of(&left[..left.len() - 2], &right[..right.len() - 2], budget)?;
+    let mut dims = pairs.dims.clone();
+    dims.extend([n, m]);
+    let count = budget.claim(&dims)?;
+    macro_rules! run {
+        ($x:expr, $y:expr, $zero:expr, $wrap:path) => {{
+            let mut out = vec![$zero; count];
+            for (index, (i, j)) in pairs.places().enumerate() {
+                let (x, y) = (&$x[i * n * k..(i + 1) * n * k], &$y[j * k * m..(j + 1) * k * m]);
+                product(x, y, (n, k, m), &mut out[index * n * m..(index + 1) * n * m]);
+            }
+            $wrap(out)
+        }};
+    }
+    let cells = match (&a.cells, &b.cells) {
+        (Cells::F32(x), Cells::F32(y)) => run!(x, y, 0_f32, Cells::F32),
+        (Cells::F64(x), Cells::F64(y)) => run!(x, y, 0_f64, Cells::F64),
+        _ => return Err(format!("{} times {}", a.elem.name(), b.elem.name())),
+    };
+    if a.dims.len() == 1 {
+        dims.remove(dims.len() - 2);
+    }
+    if b.dims.len() == 1 {
+        dims.pop();
+    }
+    Ok(Value { dims, elem: a.elem, cells })
+}
+
+/// The table with rows and columns exchanged.
+fn turned(value: &Value) -> Result<Value, Failed> {
+    let &[n, m] = value.dims.as_slice() else {
+        return Err(format!("the shape {:?} is no table", value.dims));
+    };
+    let places = (0..m).flat_map(|column| (0..n).map(move |row| row * m + column));
+    Ok(Value { dims: vec![m, n], elem: value.elem, cells: value.cells.pick(places) })
+}
+
+fn gemm(attrs: Attrs<'_>) -> Result<Op, LoadError> {
+    let (alpha, beta) = (attrs.float_or("alpha", 1.0)?, attrs.float_or("beta", 1.0)?);
+    let (turn_a, turn_b) = (attrs.int_or("transA", 0)? != 0, attrs.int_or("transB", 0)? != 0);
+    Ok(plain(move |inputs, budget| {
+        let side = |at: usize, turn: bool| -> Result<Value, Failed> {
+            let value = input(inputs, at)?;
+            if turn { turned(value) } else { Ok(value.clone()) }
+        };
+        let mut result = matmul(&side(0, turn_a)?, &side(1, turn_b)?, budget)?;
+        scale(&mut result, alpha);
+        let Some(addend) = inputs.get(2).copied().flatten() else { return Ok(vec![result]) };
+        let mut addend = addend.clone();
+        scale(&mut addend, beta);
+        Ok(vec![super::math::add().apply(&result, &addend, budget)?])
+    }))
+}
+
+fn scale(value: &mut Value, by: f32) {
+    if by == 1.0 {
+        return;
+    }
+    match &mut value.cells {
+        Cells::F32(cells) => cells.iter_mut().for_each(|x| *x *= by),
+        Cells::F64(cells) => cells.iter_mut().for_each(|x| *x *= f64::from(by)),
+        _ => {}
+    }
+}
+
+/// Coefficients of one row for each score.
+struct Scores {
+    coefficients: Vec<f32>,
+    intercepts: Vec<f32>,
+    width: usize,
+    count: usize,
+}
+
+impl Scores {
+    fn new(attrs: Attrs<'_>, count: usize) -> Result<Self, LoadError> {
+        let coefficients = attrs.floats("coefficients")?.to_vec();
+        let intercepts = attrs.floats("intercepts")?.to_vec();
+        if count == 0 || coefficients.is_empty() || !coefficients.len().is_multiple_of(count) {
+            return Err(attrs.error(format!("{} coefficients for {count} scores", coefficients.len())));
+        }
+        if !intercepts.is_empty() && intercepts.len() != count {
+            return Err(attrs.error(format!("{} intercepts for {count} scores", intercepts.len())));
+        }
+        Ok(Self { width: coefficients.len() / count, coefficients, intercepts, count })
+    }
+
+    /// The scores of each row, in `float`.
+    fn rows(&self, value: &Value, budget: &mut Budget) -> Result<(usize, Vec<f32>), Failed> {
+        let (rows, width) = value.table()?;
+        if width != self.width {
+            return Err(format!("rows of {width} columns, the model has {}", self.width));
+        }
+        let cells = value.to_f32s()?;
+        let mut out = Vec::with_capacity(budget.claim(&[rows, self.count])?);
+        for row in 0..rows {
+            let row = &cells[row * width..(row + 1) * width];
+            for at in 0..self.count {
+                let weights = &self.coefficients[at * width..(at + 1) * width];
+                let sum: f32 = row.iter().zip(weights).map(|(x, w)| x * w).sum();
+                out.push(sum + self.intercepts.get(at).copied().unwrap_or(0.0));
+            }
+        }
+        Ok((rows, out))
+    }
+}
+
+struct Classifier {
+    scores: Scores,
+    labels: Labels,
+    post: Post,
+}
+
+/// `LinearClassifier`.
+pub(crate) fn classifier(attrs: Attrs<'_>) -> Result<Op, LoadError> {
+    let labels = Labels::read(attrs)?;
+    let intercepts = attrs.floats("intercepts")?.len();
+    let count = if intercepts > 0 { intercepts } else { labels.len() };
+    if count != labels.len() && !(count == 1 && labels.len() == 2) {
+        return Err(attrs.error(format!("{count} scores for {} classes", labels.len())));
+    }
+    Ok(Box::new(Classifier { scores: Scores::new(attrs, count)?, labels, post: Post::read(attrs)? }))
+}
+
+impl Operator for Classifier {
+    fn run(&self, inputs: &[Option<&Value>], budget: &mut Budget) -> Result<Vec<Value>, Failed> {
+        let (rows, mut scores) = self.scores.rows(input(inputs, 0)?, budget)?;
+        let (count, classes) = (self.scores.count, self.labels.len());
+        let mut picks = Vec::with_capacity(rows);
+        if count == 1 && classes == 2 {
+            let mut both = Vec::with_capacity(budget.claim(&[rows, 2])?);
+            for score in scores {
+                picks.push(usize::from(score > 0.0));
+                let single = if self.post == Post::Logistic { Single::Margin } else { Single::Share };
+                both.extend(pair(self.post, single, score));
+            }
+            return Ok(vec![self.labels.pick(&picks), Value::f32s(&[rows, 2], both)]);
+        }
+        for row in scores.chunks_exact_mut(count) {
+            picks.push(argmax(row));
+            self.post.apply(row);
+        }
+        Ok(vec![self.labels.pick(&picks), Value::f32s(&[rows, count], scores)])
+    }
+
+    fn classes(&self) -> Vec<String> {
+        self.labels.shown()
+    }
+
+    fn detail(&self) -> String {
+        format!("{} columns, {} classes", self.scores.width, self.labels.len())
+    }
+}
+
+struct Regressor {
+    scores: Scores,
+    post: Post,
+}
+
+/// `LinearRegressor`.
+pub(crate) fn regressor(attrs: Attrs<'_>) -> Result<Op, LoadError> {
+    let targets =
+        usize::try_from(attrs.int_or("targets", 1)?).map_err(|_| attrs.error("targets out of range"))?;
+    Ok(Box::new(Regressor { scores: Scores::new(attrs, targets)?, post: Post::read(attrs)? }))
+}
+
+impl Operator for Regressor {
+    fn run(&self, inputs: &[Option<&Value>], budget: &mut Budget) -> Result<Vec<Value>, Failed> {
+        let (rows, mut scores) = self.scores.rows(input(inputs, 0)?, budget)?;
+        for row in scores.chunks_exact_mut(self.scores.count) {
+            self.post.apply(row);
+        }
+        Ok(vec![Value::f32s(&[rows, self.scores.count], scores)])
+    }
+
+    fn detail(&self) -> String {
+        format!("{} columns, {} targets", self.scores.width, self.scores.count)
+    }
+}

@@ -1,0 +1,273 @@
+//! The executor of our own: a graph's nodes in the file's order, each one an [`Operator`].
+//!
+//! It runs what the tensor engine has not (`ai.onnx.ml`: trees, linear models, encoders) together with the plain
+//! operators that exporters put around those, in the element types of the file, `double` and `int64` included.
+//! Everything is decided at load: names become slots, attributes become operators, and a value is dropped after
+//! its last reader.
+//!
+//! Not here: files (`proto`), batches of the server (`engine`).
+
+mod attrs;
+mod ensemble;
+mod linear;
+mod math;
+mod movement;
+mod post;
+mod reduce;
+mod table;
+mod trees;
+pub(crate) mod value;
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use models::LoadError;
+
+use crate::proto::{Graph, Model, Node, Type, unsupported};
+use attrs::Attrs;
+use value::{Budget, Failed, Value};
+
+/// Cells that one run may make.
+const CELLS_MAX: usize = 256 << 20;
+
+/// One node, ready to run.
+pub(crate) trait Operator: Send + Sync {
+    /// The outputs for these inputs; `None` is an optional input that is left out.
+    fn run(&self, inputs: &[Option<&Value>], budget: &mut Budget) -> Result<Vec<Value>, Failed>;
+
+    /// Roughly the nanoseconds that a row takes.
+    fn cost_ns(&self) -> u64 {
+        100
+    }
+
+    /// The classes it tells apart, where it is a classifier.
+    fn classes(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Its sizes, for reports.
+    fn detail(&self) -> String {
+        String::new()
+    }
+}
+
+/// A ready node.
+pub(crate) type Op = Box<dyn Operator>;
+
+/// An operator that is no more than a function.
+struct Plain<F>(F);
+
+impl<F> Operator for Plain<F>
+where
+    F: Fn(&[Option<&Value>], &mut Budget) -> Result<Vec<Value>, Failed> + Send + Sync,
+{
+    fn run(&self, inputs: &[Option<&Value>], budget: &mut Budget) -> Result<Vec<Value>, Failed> {
+        (self.0)(inputs, budget)
+    }
+}
+
+/// A function as an operator.
+fn plain<F>(run: F) -> Op
+where
+    F: Fn(&[Option<&Value>], &mut Budget) -> Result<Vec<Value>, Failed> + Send + Sync + 'static,
+{
+    Box::new(Plain(run))
+}
+
+/// The input at a place, which must be there.
+fn input<'v>(inputs: &[Option<&'v Value>], at: usize) -> Result<&'v Value, Failed> {
+    inputs.get(at).copied().flatten().ok_or_else(|| format!("input {at} is missing"))
+}
+
+/// The operator of a node; `None` when it is not one of ours.
+fn operator(node: &Node, opset: i64) -> Result<Option<Op>, LoadError> {
+    let attrs = Attrs::new(node);
+    if node.domain == "ai.onnx.ml" {
+        return Ok(Some(match node.op.as_str() {
+            "TreeEnsembleClassifier" => ensemble::classifier(attrs)?,
+            "TreeEnsembleRegressor" => ensemble::regressor(attrs)?,
+            "TreeEnsemble" => ensemble::unified(attrs)?,
+            "LinearClassifier" => linear::classifier(attrs)?,
+            "LinearRegressor" => linear::regressor(attrs)?,
+            _ => return table::operator(attrs),
+        }));
+    }
+    if !node.domain.is_empty() {
+        return Ok(None);
+    }
+    if let Some(op) = math::operator(attrs)? {
+        return Ok(Some(op));
+    }
+    if let Some(op) = reduce::operator(attrs, opset)? {
+        return Ok(Some(op));
+    }
+    if let Some(op) = linear::operator(attrs)? {
+        return Ok(Some(op));
+    }
+    movement::operator(attrs, opset)
+}
+
+struct Step {
+    op: Op,
+    title: String,
+    inputs: Vec<Option<usize>>,
+    outputs: Vec<Option<usize>>,
+    /// Slots that nobody reads afterwards.
+    free: Vec<usize>,
+}
+
+/// A graph that can be run.
+pub(crate) struct Program {
+    constants: Vec<(usize, Value)>,
+    steps: Vec<Step>,
+    inputs: Vec<usize>,
+    outputs: Vec<usize>,
+    slots: usize,
+}
+
+/// The slots of names while a graph is compiled.
+#[derive(Default)]
+struct Names<'g>(HashMap<&'g str, usize>);
+
+impl<'g> Names<'g> {
+    fn define(&mut self, name: &'g str) -> Result<usize, LoadError> {
+        let slot = self.0.len();
+        match self.0.insert(name, slot) {
+            None => Ok(slot),
+            Some(_) => Err(LoadError::Attribute {
+                class: "graph".into(),
+                what: format!("the value {name:?} is made twice"),
+            }),
+        }
+    }
+
+    fn find(&self, name: &str, reader: &str) -> Result<usize, LoadError> {
+        let found = self.0.get(name).copied();
+        found.ok_or_else(|| LoadError::Attribute {
+            class: reader.to_owned(),
+            what: format!("it reads {name:?}, which nothing before it makes"),
+        })
+    }
+}
+
+/// The inputs that a caller gives: older files list the constants too.
+pub(crate) fn given(graph: &Graph) -> impl Iterator<Item = &crate::proto::ValueInfo> {
+    graph.inputs.iter().filter(|input| !graph.initializers.iter().any(|tensor| tensor.name == input.name))
+}
+
+impl Program {
+    /// Compiles; `Ok(None)` where a node is not one of ours, with its title.
+    pub(crate) fn compile(model: &Model) -> Result<Result<Self, String>, LoadError> {
+        let graph = &model.graph;
+        let mut names = Names::default();
+        let mut program = Self {
+            constants: Vec::new(),
+            steps: Vec::new(),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            slots: 0,
+        };
+        for input in given(graph) {
+            program.inputs.push(names.define(&input.name)?);
+        }
+        for tensor in &graph.initializers {
+            program.constants.push((names.define(&tensor.name)?, Value::of_tensor(tensor)?));
+        }
+        for node in &graph.nodes {
+            let title = node.title();
+            let opset = model.opset(&node.domain);
+            let opset = opset
+                .ok_or_else(|| unsupported(format!("{title}: the model names no opset of its domain")))?;
+            let Some(op) = operator(node, opset)? else { return Ok(Err(title)) };
+            let slot_of = |name: &String| (!name.is_empty()).then(|| names.find(name, &title)).transpose();
+            let inputs = node.inputs.iter().map(slot_of).collect::<Result<Vec<_>, _>>()?;
+            let mut outputs = Vec::with_capacity(node.outputs.len());
+            for name in &node.outputs {
+                outputs.push((!name.is_empty()).then(|| names.define(name)).transpose()?);
+            }
+            program.steps.push(Step { op, title, inputs, outputs, free: Vec::new() });
+        }
+        for output in &graph.outputs {
+            program.outputs.push(names.find(&output.name, "graph")?);
+        }
+        program.slots = names.0.len();
+        program.plan_frees();
+        Ok(Ok(program))
+    }
+
+    fn plan_frees(&mut self) {
+        let mut last = vec![None; self.slots];
+        for (index, step) in self.steps.iter().enumerate() {
+            for slot in step.inputs.iter().chain(&step.outputs).flatten() {
+                last[*slot] = Some(index);
+            }
+        }
+        for slot in &self.outputs {
+            last[*slot] = None;
+        }
+        for (slot, index) in last.into_iter().enumerate() {
+            if let Some(index) = index {
+                self.steps[index].free.push(slot);
+            }
+        }
+    }
+
+    /// Runs the graph on the caller's inputs, in the order of the file.
+    pub(crate) fn run(&self, given: Vec<Value>) -> Result<Vec<Value>, Failed> {
+        let mut budget = Budget::new(CELLS_MAX);
+        let mut slots: Vec<Option<Cow<'_, Value>>> = vec![None; self.slots];
+        for (slot, value) in &self.constants {
+            slots[*slot] = Some(Cow::Borrowed(value));
+        }
+        for (slot, value) in self.inputs.iter().zip(given) {
+            slots[*slot] = Some(Cow::Owned(value));
+        }
+        for step in &self.steps {
+            let made = {
+                let inputs: Vec<Option<&Value>> =
+                    step.inputs.iter().map(|slot| slot.and_then(|slot| slots[slot].as_deref())).collect();
+                step.op.run(&inputs, &mut budget).map_err(|what| format!("{}: {what}", step.title))?
+            };
+            if made.len() < step.outputs.len() {
+                return Err(format!("{}: it has no output {}", step.title, made.len()));
+            }
+            for (slot, value) in step.outputs.iter().zip(made) {
+                if let Some(slot) = slot {
+                    slots[*slot] = Some(Cow::Owned(value));
+                }
+            }
+            for slot in &step.free {
+                slots[*slot] = None;
+            }
+        }
+        let take = |slot: &usize| {
+            let value = slots[*slot].as_deref().cloned();
+            value.ok_or_else(|| "an output was never made".to_owned())
+        };
+        self.outputs.iter().map(take).collect()
+    }
+
+    /// Roughly the nanoseconds that a row takes.
+    pub(crate) fn cost_ns(&self) -> u64 {
+        self.steps.iter().map(|step| step.op.cost_ns()).fold(0, u64::saturating_add)
+    }
+
+    /// The classes of its classifier.
+    pub(crate) fn classes(&self) -> Vec<String> {
+        self.steps
+            .iter()
+            .map(|step| step.op.classes())
+            .find(|classes| !classes.is_empty())
+            .unwrap_or_default()
+    }
+
+    /// Its nodes and their sizes, for reports.
+    pub(crate) fn lines(&self) -> Vec<(String, String)> {
+        self.steps.iter().map(|step| (step.title.clone(), step.op.detail())).collect()
+    }
+}
+
+/// Whether a declared type is a tensor at all.
+pub(crate) fn is_tensor(ty: &Type) -> bool {
+    matches!(ty, Type::Tensor { .. })
+}

@@ -1,0 +1,23 @@
+//! ONNX models, without a C library: read, checked and run as a [`models::Backend`].
+//!
+//! * [`Onnx::load`] reads a file. Graphs with operators of `ai.onnx.ml` (what exporters make of scikit-learn,
+//!   XGBoost, LightGBM) run in an executor of our own, graphs of tensors in rten (docs/adr/0012).
+//! * [`is_onnx`] tells such a file from others.
+//!
+//! Files are hostile until proved otherwise: what they claim is checked against their bytes, what they nest is
+//! bounded, and how many cells a run may make too. Nothing in them names other files or code.
+//!
+//! Not here: other formats (`models`), files and sockets (`infer`).
+
+mod engine;
+mod exec;
+mod proto;
+mod tensors;
+mod wire;
+
+pub use engine::{Onnx, Summary};
+
+/// Whether bytes look like an ONNX model: they begin with its version and hold a graph and an opset.
+pub fn is_onnx(bytes: &bytes::Bytes) -> bool {
+    bytes.first() == Some(&0x08) && proto::Model::parse(bytes).is_ok()
+}
