@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use models::{Limits, Method, Native};
+use models::{Backend, Chosen, Folder, Limits, LoadError, Method, Native};
 
 use crate::files::Disk;
 use crate::served::{About, Personality, Served};
@@ -27,16 +27,36 @@ pub(crate) struct Order {
 /// Reads a model. Blocks. The error is a text for people.
 pub(crate) fn load(order: &Order) -> Result<Served, String> {
     let start = Instant::now();
-    let folder = Disk::new(&order.path);
-    let loaded = models::load(&folder, &order.limits).map_err(|error| error.to_string())?;
-    let (file, format) = (loaded.file.clone(), loaded.format.name.clone());
-    let bytes = loaded.format.bytes_unpacked as u64;
-    let backend = Native::new(loaded.estimator, order.method).map_err(|error| error.to_string())?;
-    let mut served = Served::new(order.name.clone(), order.version, order.personality, Box::new(backend));
+    let (chosen, bytes) = read_chosen(&order.path, &order.limits).map_err(|error| error.to_string())?;
+    let size = bytes.len() as u64;
+    let (backend, about): (Box<dyn Backend>, About) = if onnx::is_onnx(&bytes) {
+        let model = onnx::Onnx::load(&bytes).map_err(|error| error.to_string())?;
+        (
+            Box::new(model),
+            About { platform: "onnx".into(), format: "onnx".into(), bytes: size, ..About::default() },
+        )
+    } else {
+        let loaded =
+            models::load_bytes(&chosen.path, bytes, &order.limits).map_err(|error| error.to_string())?;
+        let (format, bytes) = (loaded.format.name.clone(), loaded.format.bytes_unpacked as u64);
+        let backend = Native::new(loaded.estimator, order.method).map_err(|error| error.to_string())?;
+        (Box::new(backend), About { platform: "sklearn".into(), format, bytes, ..About::default() })
+    };
+    let mut served = Served::new(order.name.clone(), order.version, order.personality, backend);
     let load_time = start.elapsed();
-    served.about = About { platform: "sklearn".into(), file, format, bytes, load_time };
+    served.about = About { file: chosen.path, load_time, ..about };
     report(&served, &order.path);
     Ok(served)
+}
+
+/// The model file of a folder, or the file itself.
+pub(crate) fn read_chosen(path: &Path, limits: &Limits) -> Result<(Chosen, bytes::Bytes), LoadError> {
+    let folder = Disk::new(path);
+    let chosen = models::choose(&folder)?;
+    let bytes = folder.read(&chosen.path, limits.bytes_max);
+    let failed = |error| LoadError::Folder { what: format!("cannot read {}: {error}", chosen.path) };
+    let bytes = bytes.map_err(failed)?;
+    Ok((chosen, bytes))
 }
 
 fn report(served: &Served, path: &Path) {

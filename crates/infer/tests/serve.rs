@@ -245,3 +245,18 @@ fn a_stopped_server_ends_while_clients_hold_connections() {
     let mut rest = Vec::new();
     idle.read_to_end(&mut rest).expect("closed in order");
 }
+
+#[test]
+fn an_onnx_model_is_served_as_any_other() {
+    let onnx = Path::new(env!("CARGO_MANIFEST_DIR")).join("../onnx/tests/fixtures/forest.onnx");
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::copy(&onnx, folder.path().join("model.onnx")).expect("a copy");
+    let server = Running::with("forest_classifier", |config| config.model_dir = folder.path().into());
+    let (status, body) = server.predict(r#"{"instances":[[5.1,3.5,1.4,0.2],[6.3,3.4,5.6,2.4]]}"#);
+    assert_eq!(status, 200, "{body}");
+    let (status, body) = server.predict(r#"{"instances":[[5.1,3.5,1.4]]}"#);
+    assert_eq!(status, 400, "{body}");
+    let report = infer::inspect(&onnx, &models::Limits::default());
+    assert_eq!((report.served_by.as_deref(), report.problem), (Some("native"), None));
+    assert_eq!(report.features, Some(4));
+}

@@ -37,5 +37,5 @@ pub use inspect::{Format, Inspection, Line, Loaded, inspect, inspect_bytes, load
 pub use limits::Limits;
 pub use sklearn::native::{Method, Native};
 pub use sklearn::{Estimator, Labels, Part};
-pub use source::{Folder, Memory, choose};
+pub use source::{Chosen, Folder, Memory, choose};
 pub use tensor::{Buffer, DType, Element, Outputs, RANK_MAX, Region, Shape, Storage, Tensor, f64_of_half};

@@ -36,15 +36,15 @@ impl Folder for Memory {
 }
 
 /// The endings that are looked for. KServe's servers know the first three, and `.bst`, `.json` and `.ubj`.
-const ENDINGS: [&str; 10] =
-    [".joblib", ".pkl", ".pickle", ".skops", ".cloudpickle", ".bst", ".ubj", ".cbm", ".xgb", ".lgb"];
+const ENDINGS: [&str; 11] =
+    [".joblib", ".pkl", ".pickle", ".skops", ".cloudpickle", ".bst", ".ubj", ".cbm", ".xgb", ".lgb", ".onnx"];
 /// Endings of models and of much else: they count where no file has one of the others.
 const ENDINGS_WEAK: [&str; 3] = [".json", ".model", ".txt"];
 /// Texts that lie beside models and are none.
 const NO_MODELS: [&str; 5] =
     ["requirements.txt", "README.txt", "LICENSE.txt", "config.json", "model-settings.json"];
 /// The MLflow flavors that are evaluated natively; the first that a document has names the file.
-const FLAVORS: [&str; 4] = ["sklearn", "xgboost", "lightgbm", "catboost"];
+const FLAVORS: [&str; 5] = ["sklearn", "xgboost", "lightgbm", "catboost", "onnx"];
 
 /// The file that holds the model.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -162,9 +162,10 @@ mod tests {
         let mlmodel = "flavors:\n  python_function: {model_path: model.skops}\n  sklearn: {pickled_model: model.skops}\n";
         let escape = "flavors:\n  sklearn: {pickled_model: ../secret.pkl}\n";
         let xgboost = "flavors:\n  xgboost: {data: model.ubj}\n";
+        let onnx = "flavors:\n  onnx: {data: model.onnx, onnx_version: 1.19.0}\n";
         let torch = "flavors:\n  pytorch: {data: data}\n";
         type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], Result<&'a str, &'a str>);
-        let cases: [Case<'_>; 11] = [
+        let cases: [Case<'_>; 12] = [
             ("one", &[("model.pkl", ""), ("README.md", "")], Ok("model.pkl")),
             ("an artifact", &[("model", "")], Ok("model")),
             ("none", &[("README.md", ""), ("a.csv", "")], Err("no model file")),
@@ -174,6 +175,7 @@ mod tests {
             ("mlflow outside", &[("MLmodel", escape), ("../secret.pkl", "")], Err("not in the folder")),
             ("mlflow of xgboost", &[("MLmodel", xgboost), ("model.ubj", "")], Ok("model.ubj")),
             ("mlflow of another flavor", &[("MLmodel", torch)], Err("pytorch")),
+            ("mlflow of onnx", &[("MLmodel", onnx), ("model.onnx", "")], Ok("model.onnx")),
             ("a booster", &[("model.bst", ""), ("notes.json", "")], Ok("model.bst")),
             (
                 "a document",

@@ -11,6 +11,7 @@ use models::{Backend, BackendError, Batch, DType, LoadError, Outputs, Shape, Sig
 use crate::exec::value::{Cells, Failed, Value, input_error};
 use crate::exec::{Program, given, is_tensor};
 use crate::proto::{Dim, Elem, Model, Type, ValueInfo, unsupported};
+#[cfg(feature = "tensors")]
 use crate::tensors::Tensors;
 
 /// Rows of the run at load.
@@ -20,6 +21,7 @@ const PROBE_FREE: usize = 4;
 
 enum Engine {
     Own(Program),
+    #[cfg(feature = "tensors")]
     Tensors(Box<Tensors>),
 }
 
@@ -126,10 +128,19 @@ impl Onnx {
             opsets: model.opsets.clone(),
             nodes: match &engine {
                 Engine::Own(program) => program.lines(),
+                #[cfg(feature = "tensors")]
                 Engine::Tensors(tensors) => vec![("graph".into(), tensors.detail())],
             },
-            classes: if let Engine::Own(program) = &engine { program.classes() } else { Vec::new() },
-            engine: if matches!(engine, Engine::Own(_)) { "native" } else { "rten" },
+            classes: match &engine {
+                Engine::Own(program) => program.classes(),
+                #[cfg(feature = "tensors")]
+                Engine::Tensors(_) => Vec::new(),
+            },
+            engine: match &engine {
+                Engine::Own(_) => "native",
+                #[cfg(feature = "tensors")]
+                Engine::Tensors(_) => "rten",
+            },
         };
         let elems = inputs.iter().map(|input| input.0).collect();
         let mut onnx = Self { engine, signature, elems, single, summary };
@@ -182,9 +193,11 @@ impl Onnx {
             .collect()
     }
 
+    #[cfg_attr(not(feature = "tensors"), allow(unused_variables))]
     fn evaluate(&self, rows: usize, values: Vec<Value>) -> Result<Vec<Value>, Failed> {
         match &self.engine {
             Engine::Own(program) => program.run(values),
+            #[cfg(feature = "tensors")]
             Engine::Tensors(tensors) => tensors.run(rows, values),
         }
     }
@@ -204,11 +217,22 @@ fn engine(bytes: &Bytes, model: &Model) -> Result<Engine, LoadError> {
         Ok(program) => return Ok(Engine::Own(program)),
         Err(title) => title,
     };
-    let ml = model.graph.nodes.iter().any(|node| node.domain == "ai.onnx.ml");
-    if ml {
+    foreign_graph(bytes, model, &foreign)
+}
+
+/// A graph with a node that is not one of ours.
+#[cfg(feature = "tensors")]
+fn foreign_graph(bytes: &Bytes, model: &Model, foreign: &str) -> Result<Engine, LoadError> {
+    if model.graph.nodes.iter().any(|node| node.domain == "ai.onnx.ml") {
         return Err(unsupported(format!("{foreign} in a graph with operators of ai.onnx.ml")));
     }
     Ok(Engine::Tensors(Box::new(Tensors::new(bytes, model)?)))
+}
+
+/// A graph with a node that is not one of ours.
+#[cfg(not(feature = "tensors"))]
+fn foreign_graph(_: &Bytes, _: &Model, foreign: &str) -> Result<Engine, LoadError> {
+    Err(unsupported(format!("the ONNX operator {foreign}; this build has no engine for it")))
 }
 
 /// A tensor of the server as the input that the graph declares; numbers of other types are converted where that
@@ -298,6 +322,7 @@ impl Backend for Onnx {
     fn row_cost_ns(&self) -> u64 {
         match &self.engine {
             Engine::Own(program) => program.cost_ns(),
+            #[cfg(feature = "tensors")]
             Engine::Tensors(tensors) => tensors.cost_ns(),
         }
     }

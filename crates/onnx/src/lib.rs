@@ -1,7 +1,8 @@
 //! ONNX models, without a C library: read, checked and run as a [`models::Backend`].
 //!
 //! * [`Onnx::load`] reads a file. Graphs with operators of `ai.onnx.ml` (what exporters make of scikit-learn,
-//!   XGBoost, LightGBM) run in an executor of our own, graphs of tensors in rten (docs/adr/0012).
+//!   XGBoost, LightGBM) and small networks run in an executor of our own; with the feature `tensors` graphs
+//!   of other tensor operators run in rten (docs/adr/0012).
 //! * [`is_onnx`] tells such a file from others.
 //!
 //! Files are hostile until proved otherwise: what they claim is checked against their bytes, what they nest is
@@ -12,6 +13,7 @@
 mod engine;
 mod exec;
 mod proto;
+#[cfg(feature = "tensors")]
 mod tensors;
 mod wire;
 

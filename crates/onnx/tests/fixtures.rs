@@ -19,6 +19,9 @@ fn fixtures() -> Vec<(String, Bytes, Value)> {
             all.push((name, bytes, serde_json::from_slice(&text).expect("JSON")));
         }
     }
+    if !cfg!(feature = "tensors") {
+        all.retain(|fixture| fixture.0 != "convolutions");
+    }
     all.sort_by(|a, b| a.0.cmp(&b.0));
     assert!(all.len() > 30, "the fixtures are there");
     all
@@ -121,4 +124,13 @@ fn a_batch_fixed_at_one_row_is_run_row_by_row() {
     let answers = outputs.tensors()[0].to_f64s().expect("numbers");
     assert_eq!(answers[..3], answers[6..]);
     assert_eq!(outputs.tensors()[0].dims(), [3, 3]);
+}
+
+#[cfg(not(feature = "tensors"))]
+#[test]
+fn a_graph_without_an_engine_is_refused_by_the_name_of_its_node() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/convolutions.onnx");
+    let error =
+        Onnx::load(&std::fs::read(path).expect("readable").into()).expect_err("no engine").to_string();
+    assert!(error.contains("Conv"), "{error}");
 }
