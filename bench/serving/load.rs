@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+/// A server that is silent for so long has failed; the run says so instead of hanging.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 #[derive(Default)]
 struct Seen {
     latencies_ns: Vec<u64>,
@@ -35,7 +38,7 @@ async fn client(address: String, request: Vec<u8>, until: Instant, warm: Instant
         stream.write_all(&request).await?;
         let mut filled = 0;
         loop {
-            let count = stream.read(&mut buffer[filled..]).await?;
+            let count = tokio::time::timeout(PATIENCE, stream.read(&mut buffer[filled..])).await??;
             if count == 0 {
                 return Err(std::io::ErrorKind::UnexpectedEof.into());
             }

@@ -42,8 +42,10 @@ def cpu_seconds(pid):
 class Subject:
     def __init__(self, name, command, cores, port=None, env=None):
         self.name = name
-        self.process = subprocess.Popen(["taskset", "-c", cores] + command, stdout=subprocess.PIPE, text=True,
-                                        stderr=subprocess.DEVNULL if port else None, env=env)
+        # A peer's log goes nowhere: a pipe that nobody reads would fill and stop it.
+        log = subprocess.DEVNULL if port else None
+        self.process = subprocess.Popen(["taskset", "-c", cores] + command, stdout=log or subprocess.PIPE, text=True,
+                                        stderr=log, env=env)
         if port:
             self.address = "127.0.0.1:%d" % port
             self.wait_for(port)
