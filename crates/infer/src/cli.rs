@@ -89,16 +89,14 @@ impl Args {
         if let Some(host) = &self.predictor_host {
             return Err(format!("--predictor_host {host}: this server predicts itself and calls no other"));
         }
-        if self.model_name.is_empty() || self.model_name.contains(['/', ':', '?', '#', ' ']) {
-            return Err(format!("--model_name {:?} is no name for a URL", self.model_name));
-        }
+        crate::config::Model::new(self.model_name.as_str(), "").check()?;
         let method = match self.predict_proba.to_ascii_lowercase().as_str() {
             "true" | "1" => Method::Probabilities,
             "false" | "0" | "" => Method::Predict,
             other => return Err(format!("PREDICT_PROBA is {other:?}, expected true or false")),
         };
         let folder = self.model_dir.strip_prefix("file://").unwrap_or(&self.model_dir);
-        let mut config = Config::new(self.model_name.clone(), folder);
+        let mut config = Config::new(self.model_name.as_str(), folder);
         config.http = SocketAddr::new(pod_ip.unwrap_or(self.host), self.http_port);
         config.workers = self.workers.filter(|workers| *workers > 1);
         config.method = method;
@@ -127,6 +125,7 @@ impl Args {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Source;
 
     fn config(args: &[&str], pod_ip: Option<IpAddr>) -> Result<Config, String> {
         let all = ["serve"].into_iter().chain(args.iter().copied());
@@ -143,7 +142,8 @@ mod tests {
             "--max_threads=4",
         ];
         let made = config(&args, None).expect("legal flags");
-        assert_eq!((made.model_name.as_str(), made.http.to_string().as_str()), ("iris", "0.0.0.0:8080"));
+        let Source::Fixed(models) = &made.models;
+        assert_eq!((&*models[0].name, made.http.to_string().as_str()), ("iris", "0.0.0.0:8080"));
         let pod = "127.1.2.3".parse().ok();
         assert_eq!(config(&args, pod).expect("legal flags").http.to_string(), "127.1.2.3:8080");
     }

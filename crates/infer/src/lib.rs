@@ -1,20 +1,21 @@
 //! The model server: `slipway serve`.
 //!
-//! One process, one model, KServe's V1 REST protocol on one port. The model is read before the port opens, so a
-//! server that accepts connections is a server that answers. What it cannot read ends the process with the
-//! reason on the last line and in `/dev/termination-log`.
+//! One process, any number of models, each with any number of versions. Models are read before the port opens, so a
+//! server that accepts connections is a server that answers. What it cannot read then ends the process with the
+//! reason on the last line and in `/dev/termination-log`; what it cannot read later leaves the last good version.
 //!
-//! * `cli` are the flags of KServe's servers, [`Config`] what they mean.
+//! * `cli` are the flags of KServe's servers and of their peers, [`config`] what they mean.
 //! * `server` spreads connections over threads with one event loop each; `connection` is HTTP/1.1 on one of
 //!   them; `routes` says what a path means; `drive` takes one call from its body to its reply in the protocol
 //!   (`exchange`) that the path named.
-//! * [`repository`] knows which models and versions answer; [`evaluate`] runs one call; `compute` are the threads
+//! * [`repository`] knows which models and versions answer and follows their folders; [`evaluate`] runs one call; `compute` are the threads
 //!   for what is long.
 //!
 //! Not here: Kubernetes, and anything about a model's inside (`models`).
 
 pub mod cli;
 mod compute;
+pub mod config;
 mod connection;
 mod drive;
 pub mod evaluate;
@@ -33,45 +34,12 @@ mod unpack;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+pub use config::Config;
 pub use files::{Disk, inspect};
 pub use models::{Inspection, Method};
 pub use refusal::{Reason, Refusal};
 pub use served::{About, Kept, Personality, Served};
 pub use server::Server;
-
-/// What to serve, where.
-#[derive(Debug, Clone)]
-pub struct Config {
-    /// The name in URLs.
-    pub model_name: String,
-    /// A folder with one model, or the file itself.
-    pub model_dir: PathBuf,
-    /// Where HTTP is served; port 0 takes a free one.
-    pub http: SocketAddr,
-    /// Event loops; `None` is one for each CPU that the process may use.
-    pub workers: Option<usize>,
-    /// Which of the model's methods answers `:predict`.
-    pub method: Method,
-    /// Bytes of a request's body, at most.
-    pub body_bytes_max: usize,
-    /// Bounds for reading the model.
-    pub limits: models::Limits,
-}
-
-impl Config {
-    /// The defaults of KServe's servers, on all addresses.
-    pub fn new(model_name: impl Into<String>, model_dir: impl Into<PathBuf>) -> Self {
-        Self {
-            model_name: model_name.into(),
-            model_dir: model_dir.into(),
-            http: SocketAddr::from(([0, 0, 0, 0], 8080)),
-            workers: None,
-            method: Method::Predict,
-            body_bytes_max: 64 << 20,
-            limits: models::Limits::default(),
-        }
-    }
-}
 
 /// Why there is no server.
 #[derive(Debug, thiserror::Error)]

@@ -51,6 +51,24 @@ impl Drop for Kept {
     }
 }
 
+/// Tells when the last request that held a version ended.
+#[derive(Default)]
+pub(crate) struct Gone(Option<Box<dyn Fn() + Send + Sync>>);
+
+impl Gone {
+    pub(crate) fn new(tell: impl Fn() + Send + Sync + 'static) -> Self {
+        Self(Some(Box::new(tell)))
+    }
+}
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        if let Some(tell) = &self.0 {
+            tell();
+        }
+    }
+}
+
 /// What is known about a version besides its backend.
 #[derive(Debug, Clone, Default)]
 pub struct About {
@@ -80,6 +98,8 @@ pub struct Served {
     pub width: usize,
     /// Where it came from.
     pub about: About,
+    /// Who is told of its end.
+    pub(crate) gone: Gone,
 }
 
 impl Served {
@@ -97,7 +117,15 @@ impl Served {
             },
             _ => 0,
         };
-        Self { name, version, personality, backend: Kept::new(backend), width, about: About::default() }
+        Self {
+            name,
+            version,
+            personality,
+            backend: Kept::new(backend),
+            width,
+            about: About::default(),
+            gone: Gone::default(),
+        }
     }
 }
 

@@ -22,8 +22,7 @@ use tokio_util::task::TaskTracker;
 use crate::connection::{Shared, serve};
 use crate::metrics::Metrics;
 use crate::repository::Repository;
-use crate::served::Personality;
-use crate::{Config, Error, load};
+use crate::{Config, Error};
 
 /// Open connections, at most; beyond it new ones wait in the backlog.
 const CONNECTIONS_MAX: u64 = 50_000;
@@ -41,22 +40,9 @@ pub struct Server {
 }
 
 impl Server {
-    /// Loads the model, opens the port, starts the workers. Blocks while loading.
+    /// Loads the models, opens the port, starts the workers. Blocks while loading.
     pub fn start(config: Config) -> Result<Self, Error> {
-        let order = load::Order {
-            name: config.model_name.as_str().into(),
-            version: None,
-            path: config.model_dir.clone(),
-            personality: Personality::Kserve,
-            method: config.method,
-            limits: config.limits,
-        };
-        let served = load::load(&order).map_err(|why| Error::Load {
-            name: config.model_name.clone(),
-            path: config.model_dir.clone(),
-            why,
-        })?;
-        let repository = Repository::of(vec![served]);
+        let repository = Repository::open(&config)?;
         let failed = |source| Error::Listen { address: config.http, source };
         let listener = listen(config.http).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;

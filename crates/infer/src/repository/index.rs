@@ -104,7 +104,7 @@ pub struct ModelStatus {
 /// One version at one moment.
 #[derive(Debug, Clone)]
 pub struct VersionStatus {
-    /// Its number, where the model's folder has versions.
+    /// Its number, where the model's folder has versions; else it is version 1.
     pub version: Option<u64>,
     /// Where it is in its life.
     pub state: State,
@@ -128,6 +128,8 @@ pub(crate) struct Slot {
 pub(crate) struct Entry {
     pub(crate) name: Arc<str>,
     pub(crate) personality: Personality,
+    /// Whether the server is not ready without it.
+    pub(crate) is_wanted: bool,
     pub(crate) labels: BTreeMap<String, u64>,
     /// Ascending by version.
     pub(crate) slots: Vec<Slot>,
@@ -154,7 +156,8 @@ impl Entry {
                 .get(label)
                 .ok_or_else(|| NotServed::Label(self.name.to_string(), label.to_owned()))?,
         };
-        let slot = self.slots.iter().find(|slot| slot.version == Some(version));
+        // A folder without versions is version 1.
+        let slot = self.slots.iter().find(|slot| slot.version.unwrap_or(1) == version);
         let slot = slot.ok_or_else(|| NotServed::Version(self.name.to_string(), version))?;
         slot.served.clone().ok_or_else(|| self.not_ready(Some(slot)))
     }
@@ -193,7 +196,7 @@ impl Index {
     pub(crate) fn put(&mut self, served: Arc<Served>) {
         let entry = self.models.entry(served.name.clone()).or_insert_with(|| {
             let (name, personality) = (served.name.clone(), served.personality);
-            Arc::new(Entry { name, personality, labels: BTreeMap::new(), slots: Vec::new() })
+            Arc::new(Entry { name, personality, is_wanted: true, labels: BTreeMap::new(), slots: Vec::new() })
         });
         let entry = Arc::make_mut(entry);
         entry.slots.retain(|slot| slot.version != served.version);
@@ -213,6 +216,7 @@ impl Index {
     }
 
     pub(crate) fn is_ready(&self) -> bool {
-        self.models.values().all(|entry| entry.slots.iter().any(|slot| slot.served.is_some()))
+        let answers = |entry: &Entry| entry.slots.iter().any(|slot| slot.served.is_some());
+        self.models.values().all(|entry| !entry.is_wanted || answers(entry))
     }
 }

@@ -5,21 +5,29 @@
 //!
 //! Not here: reading model files (`load`), evaluating (`evaluate`).
 
+mod control;
 mod index;
+mod managed;
+mod manager;
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use control::Control;
 pub(crate) use index::Index;
 pub use index::{ModelStatus, NotServed, Snapshot, State, VersionStatus, Which};
 
+use crate::config::{Config, Model};
+use crate::refusal::{Reason, Refusal};
 use crate::served::Served;
 
 /// The models of a server; cheap to clone.
 #[derive(Clone)]
 pub struct Repository {
     index: Arc<ArcSwap<Index>>,
+    /// Absent where what is served never changes.
+    control: Option<Arc<Control>>,
 }
 
 impl Repository {
@@ -29,7 +37,36 @@ impl Repository {
         for served in all {
             index.put(Arc::new(served));
         }
-        Self { index: Arc::new(ArcSwap::from_pointee(index)) }
+        Self { index: Arc::new(ArcSwap::from_pointee(index)), control: None }
+    }
+
+    /// A repository that reads the configured models and follows their folders until its last clone is dropped.
+    /// Blocks until every model has been tried.
+    pub fn open(config: &Config) -> Result<Self, crate::Error> {
+        let index = Arc::new(ArcSwap::from_pointee(Index::default()));
+        let control = Control::start(config, index.clone())?;
+        Ok(Self { index, control: Some(Arc::new(control)) })
+    }
+
+    /// Reads a model (again) and waits until it answers.
+    pub async fn load(&self, name: &str) -> Result<(), Refusal> {
+        self.control()?.load(name).await
+    }
+
+    /// Lets a model answer no new requests. It is known afterwards and can be loaded again.
+    pub async fn unload(&self, name: &str) -> Result<(), Refusal> {
+        self.control()?.unload(name).await
+    }
+
+    /// Makes these the models that are served, and waits until each answers or cannot. Models that stay keep
+    /// answering throughout.
+    pub async fn reload(&self, models: Vec<Model>) -> Result<(), Refusal> {
+        self.control()?.reload(models).await
+    }
+
+    fn control(&self) -> Result<&Control, Refusal> {
+        let fixed = || Refusal::new(Reason::Unsupported, "what this server serves never changes");
+        self.control.as_deref().ok_or_else(fixed)
     }
 
     /// The version that answers. Without a lock and without an allocation.

@@ -1,0 +1,233 @@
+//! What a server is to serve and how, as one checked value.
+//!
+//! Flags (`cli`), files (`config::tfs`, `config::triton`, `config::mlserver`) and calls of the repository API all end
+//! up in these types; nothing behind them knows where a wish came from.
+//!
+//! Not here: reading flags (`cli`), carrying the wishes out (`repository`).
+
+mod layout;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use models::{Limits, Method};
+
+pub use layout::{Found, scan};
+
+use crate::served::Personality;
+
+/// Which of the versions in a model's folder are served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VersionPolicy {
+    /// The newest so many; at least 1.
+    Latest(u32),
+    /// All.
+    All,
+    /// These.
+    Specific(Vec<u64>),
+}
+
+impl Default for VersionPolicy {
+    fn default() -> Self {
+        Self::Latest(1)
+    }
+}
+
+/// One model that is to be served.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Model {
+    /// The name in URLs.
+    pub name: Arc<str>,
+    /// A folder with one model, a folder with a folder for each version (`1`, `2`, …), or the file itself.
+    pub path: PathBuf,
+    /// Whose manners its answers have.
+    pub personality: Personality,
+    /// Which versions.
+    pub policy: VersionPolicy,
+    /// Labels and the versions that carry them.
+    pub labels: BTreeMap<String, u64>,
+    /// Which of the model's methods answers; `None` is [`Config::method`].
+    pub method: Option<Method>,
+}
+
+impl Model {
+    /// A model with all defaults.
+    pub fn new(name: impl Into<Arc<str>>, path: impl Into<PathBuf>) -> Self {
+        Self {
+            name: name.into(),
+            path: path.into(),
+            personality: Personality::default(),
+            policy: VersionPolicy::default(),
+            labels: BTreeMap::new(),
+            method: None,
+        }
+    }
+
+    /// Refuses what can never be served.
+    pub fn check(&self) -> Result<(), String> {
+        let is_name = |text: &str| !text.is_empty() && !text.contains(['/', ':', '?', '#', ' ', '%']);
+        if !is_name(&self.name) {
+            return Err(format!("{:?} is no name for a model in a URL", self.name));
+        }
+        if self.policy == VersionPolicy::Latest(0) {
+            return Err(format!("model {}: the newest 0 versions are none", self.name));
+        }
+        match self.labels.keys().find(|label| !is_name(label)) {
+            Some(label) => Err(format!("model {}: {label:?} is no label for a URL", self.name)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl From<codecs::grpc::tfs::ModelOrder> for Model {
+    fn from(order: codecs::grpc::tfs::ModelOrder) -> Self {
+        use codecs::grpc::tfs::VersionPolicy as Asked;
+        // Versions are folders named by numbers, so a negative one can only be asked for and never be found.
+        let number = |version: i64| u64::try_from(version).unwrap_or(u64::MAX);
+        let policy = match order.policy {
+            Asked::Latest(count) => VersionPolicy::Latest(count.max(1)),
+            Asked::All => VersionPolicy::All,
+            Asked::Specific(versions) => VersionPolicy::Specific(versions.into_iter().map(number).collect()),
+        };
+        let labels = order.labels.into_iter().map(|(label, version)| (label, number(version))).collect();
+        Self { personality: Personality::TfServing, policy, labels, ..Self::new(order.name, order.base_path) }
+    }
+}
+
+/// Where the list of models comes from.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// The flags.
+    Fixed(Vec<Model>),
+}
+
+/// How models are read.
+#[derive(Debug, Clone)]
+pub struct Loading {
+    /// Models that are read at the same time, at most.
+    pub threads: usize,
+    /// How often a version that cannot be read is tried again although its files did not change.
+    pub retries_max: u32,
+    /// Between two such tries.
+    pub retry_wait: Duration,
+    /// How often folders are looked through for new versions and changed files; `None` is once, at the start.
+    pub poll: Option<Duration>,
+    /// Whether a model that cannot be read at the start ends the server.
+    pub exit_on_error: bool,
+    /// Labels may name versions that do not answer yet.
+    pub labels_ahead: bool,
+}
+
+impl Default for Loading {
+    fn default() -> Self {
+        Self {
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            retries_max: 5,
+            retry_wait: Duration::from_secs(60),
+            poll: None,
+            exit_on_error: true,
+            labels_ahead: false,
+        }
+    }
+}
+
+/// Certificates of a listener. Files are read again when they change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// The server's certificate chain, PEM.
+    pub certificate: PathBuf,
+    /// Its private key, PEM.
+    pub key: PathBuf,
+    /// Authorities of client certificates, PEM; with them every client must show one.
+    pub client_authorities: Option<PathBuf>,
+}
+
+/// How a server ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drain {
+    /// How long new connections are still taken after readiness said no, so that load balancers learn of it.
+    pub grace: Duration,
+    /// How long requests in flight may take after that.
+    pub finish: Duration,
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self { grace: Duration::ZERO, finish: Duration::from_secs(20) }
+    }
+}
+
+/// What to serve, where.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The models.
+    pub models: Source,
+    /// Where HTTP is served; port 0 takes a free one.
+    pub http: SocketAddr,
+    /// HTTP stays closed, as `tensorflow_model_server --rest_api_port=0` asks.
+    pub without_http: bool,
+    /// A unix socket that HTTP is served on as well.
+    pub http_socket: Option<PathBuf>,
+    /// Where gRPC is served; `None` is nowhere but on the port of HTTP.
+    pub grpc: Option<SocketAddr>,
+    /// A unix socket that gRPC is served on as well.
+    pub grpc_socket: Option<PathBuf>,
+    /// Certificates of the ports.
+    pub tls: Option<Tls>,
+    /// Browsers of other sites may call.
+    pub cors: bool,
+    /// Load, unload and reload calls are answered on the ports of predictions too.
+    pub open_repository: bool,
+    /// A further path of the metrics, besides `/metrics`.
+    pub metrics_path: Option<String>,
+    /// Whose manners answers have that belong to no model.
+    pub personality: Personality,
+    /// Event loops; `None` is one for each CPU that the process may use.
+    pub workers: Option<usize>,
+    /// Which of the models' methods answers `:predict`.
+    pub method: Method,
+    /// Bytes of a request's body, at most.
+    pub body_bytes_max: usize,
+    /// How long a request without a deadline of its own may wait for its evaluation; `None` is for ever.
+    pub timeout: Option<Duration>,
+    /// Bounds for reading a model.
+    pub limits: Limits,
+    /// How models are read.
+    pub loading: Loading,
+    /// How the server ends.
+    pub drain: Drain,
+}
+
+impl Config {
+    /// One model and the defaults of KServe's servers, on all addresses.
+    pub fn new(model_name: impl Into<Arc<str>>, model_dir: impl Into<PathBuf>) -> Self {
+        Self::of(Source::Fixed(vec![Model::new(model_name, model_dir)]))
+    }
+
+    /// Any models and the defaults of KServe's servers, on all addresses.
+    pub fn of(models: Source) -> Self {
+        Self {
+            models,
+            http: SocketAddr::from(([0, 0, 0, 0], 8080)),
+            without_http: false,
+            http_socket: None,
+            grpc: None,
+            grpc_socket: None,
+            tls: None,
+            cors: false,
+            open_repository: false,
+            metrics_path: None,
+            personality: Personality::default(),
+            workers: None,
+            method: Method::Predict,
+            body_bytes_max: 64 << 20,
+            timeout: None,
+            limits: Limits::default(),
+            loading: Loading::default(),
+            drain: Drain::default(),
+        }
+    }
+}
