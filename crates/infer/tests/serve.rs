@@ -5,6 +5,7 @@ use std::net::{Shutdown, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use infer::config::{Model, Source};
 use infer::{Config, Method, Server};
 
 fn fixture(name: &str) -> PathBuf {
@@ -251,7 +252,9 @@ fn an_onnx_model_is_served_as_any_other() {
     let onnx = Path::new(env!("CARGO_MANIFEST_DIR")).join("../onnx/tests/fixtures/forest.onnx");
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::copy(&onnx, folder.path().join("model.onnx")).expect("a copy");
-    let server = Running::with("forest_classifier", |config| config.model_dir = folder.path().into());
+    let server = Running::with("forest_classifier", |config| {
+        config.models = Source::Fixed(vec![Model::new("iris", folder.path())]);
+    });
     let (status, body) = server.predict(r#"{"instances":[[5.1,3.5,1.4,0.2],[6.3,3.4,5.6,2.4]]}"#);
     assert_eq!(status, 200, "{body}");
     let (status, body) = server.predict(r#"{"instances":[[5.1,3.5,1.4]]}"#);
