@@ -145,7 +145,8 @@ mod tests {
     #[test]
     fn policies_choose_among_the_versions_of_a_folder() {
         let versions = ["1/m.pkl", "002/m.pkl", "10/m.pkl", "tmp-11/m.pkl", "config.pbtxt", ".hidden"];
-        let cases: [(&[&str], VersionPolicy, &[Option<u64>]); 9] = [
+        type Case<'a> = (&'a [&'a str], VersionPolicy, &'a [Option<u64>]);
+        let cases: [Case<'_>; 9] = [
             (&versions, VersionPolicy::Latest(1), &[Some(10)]),
             (&versions, VersionPolicy::Latest(2), &[Some(2), Some(10)]),
             (&versions, VersionPolicy::Latest(9), &[Some(1), Some(2), Some(10)]),
