@@ -44,6 +44,14 @@ pub struct Parts<'a> {
     context: Option<usize>,
 }
 
+impl Parts<'_> {
+    /// KServe's V1 reads rows from either key, and from `inputs` where both are there.
+    pub fn as_rows(mut self) -> Self {
+        self.instances = self.inputs.take().or(self.instances);
+        self
+    }
+}
+
 /// Finds the parts of a body.
 pub fn scan(body: &[u8]) -> Result<Parts<'_>, Wrong> {
     let mut cursor = Cursor::new(body);
@@ -152,6 +160,11 @@ fn rows(cursor: &mut Cursor<'_>, body: &[u8], signature: &Signature, call: &mut 
     if is_named(&mut ahead) {
         let fields = Fields::of(signature, &mut ahead)?;
         let count = note(cursor, call, &fields, "instances")?;
+        return fields.read(body, call, count, false);
+    }
+    if signature.inputs.len() > 1 && ahead.peek() == Some(b'[') {
+        let fields = Fields::Inputs(&signature.inputs);
+        let count = note_lists(cursor, call, fields.len())?;
         return fields.read(body, call, count, false);
     }
     let spec = only(signature, "instances")?;
@@ -339,6 +352,26 @@ fn note(cursor: &mut Cursor<'_>, call: &mut Call, fields: &Fields<'_>, what: &st
         })?;
         if let Some(missing) = call.notes[start..].iter().position(|at| *at == ABSENT) {
             return Err(Wrong::tensor(fields.name(missing), format!("element {count} of '{what}' lacks it")));
+        }
+        count += 1;
+        Ok(())
+    })?;
+    Ok(count)
+}
+
+/// Notes where the values of rows that are lists are: one for each input, in the order of the signature, which is how
+/// KServe's clients send an array of objects.
+fn note_lists(cursor: &mut Cursor<'_>, call: &mut Call, width: usize) -> Result<usize, Wrong> {
+    let mut count = 0;
+    cursor.list(|cursor| -> Result<(), Wrong> {
+        let start = call.notes.len();
+        cursor.list(|cursor| -> Result<(), JsonError> {
+            call.notes.push(cursor.offset());
+            cursor.skip().map(drop)
+        })?;
+        let got = call.notes.len() - start;
+        if got != width {
+            return Err(Wrong::request(format!("instance {count} has {got} values, expected {width}")));
         }
         count += 1;
         Ok(())

@@ -11,9 +11,9 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Parser};
 
-use crate::{Config, Method};
+use crate::{Config, Method, Personality};
 
-/// Serve one model over KServe's V1 protocol.
+/// Serve models over KServe's V1 protocol, the Open Inference Protocol and TensorFlow Serving's API.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "serve", rename_all = "snake_case")]
 pub struct Args {
@@ -38,9 +38,12 @@ pub struct Args {
     /// Threads that serve; by default (and for KServe's default of 1) one for each CPU.
     #[arg(long)]
     pub workers: Option<usize>,
-    /// Protocol; only v1 is served.
+    /// The protocol that KServe's controller chose. All are served whatever it says.
     #[arg(long, visible_alias = "predictor_protocol", default_value = "v1")]
     pub protocol: String,
+    /// Whose error bodies, codes and colliding paths the answers follow: kserve, tfserving, triton or mlserver.
+    #[arg(long, default_value = "kserve")]
+    pub personality: Personality,
     /// Host of a predictor behind a transformer. Not served.
     #[arg(long = "predictor_host", alias = "predictor-host")]
     pub predictor_host: Option<String>,
@@ -83,8 +86,8 @@ impl Args {
     /// Checks the flags. `pod_ip` is the address that the node gave the pod (`SLIPWAY_POD_IP`): pods that share
     /// the host's network each listen on their own.
     pub fn config(&self, pod_ip: Option<IpAddr>) -> Result<Config, String> {
-        if self.protocol != "v1" {
-            return Err(format!("--protocol {}: only v1 is served", self.protocol));
+        if !matches!(self.protocol.as_str(), "v1" | "v2" | "grpc-v2") {
+            return Err(format!("--protocol {}: expected v1, v2 or grpc-v2", self.protocol));
         }
         if let Some(host) = &self.predictor_host {
             return Err(format!("--predictor_host {host}: this server predicts itself and calls no other"));
@@ -100,6 +103,9 @@ impl Args {
         config.http = SocketAddr::new(pod_ip.unwrap_or(self.host), self.http_port);
         config.workers = self.workers.filter(|workers| *workers > 1);
         config.method = method;
+        config.personality = self.personality;
+        let crate::config::Source::Fixed(models) = &mut config.models;
+        models.iter_mut().for_each(|model| model.personality = self.personality);
         config.body_bytes_max = self.max_body_bytes;
         Ok(config)
     }
@@ -151,7 +157,7 @@ mod tests {
     #[test]
     fn what_is_not_served_is_refused_by_name() {
         for (args, word) in [
-            (&["--protocol", "v2"][..], "v2"),
+            (&["--protocol", "v3"][..], "v3"),
             (&["--predictor_host", "x"], "--predictor_host x"),
             (&["--no_such_flag"], "--no_such_flag"),
             (&["--model_name", "a/b"], "a/b"),

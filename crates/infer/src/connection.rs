@@ -15,6 +15,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use codecs::v1::write_error;
 use models::Outputs;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -22,6 +23,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 
+use crate::control;
 use crate::drive::{self, Desk, INLINE_BYTES_MAX};
 use crate::exchange::{Kind, Protocol, Reply};
 use crate::http::{
@@ -29,9 +31,11 @@ use crate::http::{
 };
 use crate::metrics::{self, Metrics};
 use crate::repository::Repository;
+use crate::routes::tfs::Tfs;
 use crate::routes::v1::V1;
+use crate::routes::v2::V2;
 use crate::routes::{Routed, route};
-use crate::served::Served;
+use crate::served::{Personality, Served};
 use crate::{compute, unpack};
 
 /// Between two requests.
@@ -47,6 +51,10 @@ pub(crate) struct Shared {
     pub(crate) repository: Repository,
     pub(crate) metrics: Vec<Arc<Metrics>>,
     pub(crate) body_bytes_max: usize,
+    /// Whose manners the server has where no model's count.
+    pub(crate) personality: Personality,
+    /// Load, unload and reload calls are carried out.
+    pub(crate) open_repository: bool,
 }
 
 enum Body {
@@ -60,6 +68,8 @@ enum Body {
 #[derive(Default)]
 struct Scratch {
     v1: V1,
+    v2: V2,
+    tfs: Tfs,
     outputs: Outputs,
     reply: Reply,
 }
@@ -69,6 +79,8 @@ impl Scratch {
     fn shrink(&mut self) {
         const KEEP: usize = 64 << 10;
         self.v1.shrink();
+        self.v2.shrink();
+        self.tfs.shrink();
         if self.reply.body.capacity() > KEEP {
             self.reply.body = Vec::new();
         }
@@ -222,7 +234,7 @@ impl Connection {
         let path = base + head.path.start..base + head.path.end;
         let asked = std::str::from_utf8(&self.input[path]).unwrap_or("/\u{fffd}");
         self.scratch.reply.clear();
-        let routed = route(head.verb, asked, &self.shared.repository, &mut self.scratch.reply);
+        let routed = route(head.verb, asked, &self.shared, &mut self.scratch.reply);
         if head.meta.encoding == Encoding::Unknown && matches!(routed, Routed::Call(..)) {
             return Err(End::Refused(415, "bodies may be compressed by gzip or deflate only"));
         }
@@ -236,6 +248,13 @@ impl Connection {
                 reply.kind = "text/plain; version=0.0.4; charset=utf-8";
             }
             Routed::Call(served, kind) => self.call(&served, kind, body, &head.meta).await?,
+            Routed::Admin(order) => {
+                let body = match &body {
+                    Body::Inline(range) => &self.input[range.clone()],
+                    Body::Own(body) => &body[..],
+                };
+                control::answer(&order, body, &self.shared, &mut self.scratch.reply).await;
+            }
         }
         let keep = head.keep_alive && !self.stop.is_cancelled();
         self.reply(!keep, head.verb != Verb::Head);
@@ -246,13 +265,18 @@ impl Connection {
     async fn call(&mut self, served: &Arc<Served>, kind: Kind, body: Body, meta: &Meta) -> Result<(), End> {
         let body = match self.unpacked(body, meta).await? {
             Body::Inline(range) if range.len() <= INLINE_BYTES_MAX => drive::Body::Small(&self.input[range]),
-            Body::Inline(range) => drive::Body::Large(self.input[range].to_vec()),
-            Body::Own(body) => drive::Body::Large(body),
+            Body::Inline(range) => drive::Body::Large(Bytes::copy_from_slice(&self.input[range])),
+            Body::Own(body) => drive::Body::Large(body.into()),
         };
-        let Scratch { v1, outputs, reply } = &mut self.scratch;
+        let Scratch { v1, v2, tfs, outputs, reply } = &mut self.scratch;
         let desk = Desk { outputs, reply, metrics: &self.metrics };
         match kind {
             Kind::V1 => drive::call(v1, served, body, meta, desk).await,
+            Kind::V2 => drive::call(v2, served, body, meta, desk).await,
+            Kind::Tfs(call) => {
+                tfs.begin(call);
+                drive::call(tfs, served, body, meta, desk).await;
+            }
         }
         Ok(())
     }

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use models::Outputs;
 
 use crate::compute;
@@ -26,7 +27,7 @@ pub(crate) enum Body<'a> {
     /// In the connection's buffer.
     Small(&'a [u8]),
     /// In memory of its own.
-    Large(Vec<u8>),
+    Large(Bytes),
 }
 
 /// What a call uses besides its protocol; it goes along to a compute thread and comes back.
@@ -103,7 +104,7 @@ async fn small<P: Protocol>(
     evaluate_on_loop(protocol, served, body, &asked, deadline(&asked, meta, start), outputs).await?;
     let evaluated = Instant::now();
     metrics.predicted(evaluated - parsed, asked.rows);
-    protocol.write(served, outputs, reply)?;
+    protocol.write(served, body, outputs, reply)?;
     metrics.postprocess.observe(evaluated.elapsed());
     Ok(())
 }
@@ -124,7 +125,7 @@ async fn evaluate_on_loop<P: Protocol>(
 async fn large<P: Protocol>(
     protocol: &mut P,
     served: &Arc<Served>,
-    body: Vec<u8>,
+    body: Bytes,
     meta: &Meta,
     outputs: &mut Outputs,
     reply: &mut Reply,
@@ -155,7 +156,7 @@ struct Job<P> {
     reply: Reply,
     served: Arc<Served>,
     metrics: Arc<Metrics>,
-    body: Vec<u8>,
+    body: Bytes,
     meta: Meta,
 }
 
@@ -173,7 +174,7 @@ impl<P: Protocol> Job<P> {
         drop(inputs);
         let evaluated = Instant::now();
         self.metrics.predicted(evaluated - parsed, asked.rows);
-        self.protocol.write(&self.served, &self.outputs, &mut self.reply)?;
+        self.protocol.write(&self.served, &self.body, &self.outputs, &mut self.reply)?;
         self.metrics.postprocess.observe(evaluated.elapsed());
         Ok(())
     }

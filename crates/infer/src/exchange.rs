@@ -24,7 +24,6 @@ pub(crate) struct Message<'a> {
     /// The body, decompressed.
     pub(crate) body: &'a [u8],
     /// What its headers say.
-    #[allow(dead_code, reason = "V1 needs none of it; V2 and TensorFlow Serving do")]
     pub(crate) meta: &'a Meta,
 }
 
@@ -79,8 +78,14 @@ pub(crate) trait Protocol: Default + Send + 'static {
     /// The tensors that were read, in the order of the signature. `body` is the one that was parsed.
     fn inputs<'a>(&'a self, served: &'a Served, body: &'a [u8]) -> Result<Inputs<'a>, Refusal>;
 
-    /// Writes the answer: status, kind and body of a reply that comes cleared.
-    fn write(&mut self, served: &Served, outputs: &Outputs, reply: &mut Reply) -> Result<(), Refusal>;
+    /// Writes the answer: status, kind and body of a reply that comes cleared. `body` is the one that was parsed.
+    fn write(
+        &mut self,
+        served: &Served,
+        body: &[u8],
+        outputs: &Outputs,
+        reply: &mut Reply,
+    ) -> Result<(), Refusal>;
 
     /// Writes a refusal into a reply that comes cleared with the status set. `served` is absent where none was found.
     fn refuse(&mut self, served: Option<&Served>, refusal: &Refusal, reply: &mut Reply);
@@ -90,8 +95,24 @@ pub(crate) trait Protocol: Default + Send + 'static {
 }
 
 /// Which protocol a call speaks, with what its path says.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// KServe's V1 `:predict`, whose body TensorFlow Serving's row format also is.
+    /// KServe's V1 `:predict`.
     V1,
+    /// The Open Inference Protocol's `/infer`.
+    V2,
+    /// TensorFlow Serving's calls.
+    Tfs(TfsCall),
+}
+
+/// A call of TensorFlow Serving's REST API.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum TfsCall {
+    /// `:predict`.
+    #[default]
+    Predict,
+    /// `:classify`.
+    Classify,
+    /// `:regress`.
+    Regress,
 }

@@ -13,10 +13,12 @@
 //!
 //! Not here: Kubernetes, and anything about a model's inside (`models`).
 
+mod bind;
 pub mod cli;
 mod compute;
 pub mod config;
 mod connection;
+mod control;
 mod drive;
 pub mod evaluate;
 mod exchange;

@@ -33,13 +33,15 @@ pub enum Reason {
     Draining,
     /// Nothing here does that.
     Unsupported,
+    /// The operator did not allow it here.
+    Forbidden,
     /// The server's or the backend's fault.
     Internal,
 }
 
 impl Reason {
     /// All of them, for tables of counts.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Malformed,
         Self::Input,
         Self::TooLarge,
@@ -51,6 +53,7 @@ impl Reason {
         Self::Cancelled,
         Self::Draining,
         Self::Unsupported,
+        Self::Forbidden,
         Self::Internal,
     ];
 
@@ -68,6 +71,7 @@ impl Reason {
             Self::Cancelled => "cancelled",
             Self::Draining => "draining",
             Self::Unsupported => "unsupported",
+            Self::Forbidden => "forbidden",
             Self::Internal => "internal",
         }
     }
@@ -81,6 +85,7 @@ impl Reason {
     pub fn http(self) -> u16 {
         match self {
             Self::Malformed | Self::Input => 400,
+            Self::Forbidden => 403,
             Self::NotFound => 404,
             Self::TooLarge => 413,
             Self::Cancelled => 499,
@@ -98,6 +103,7 @@ impl Reason {
             Self::Malformed | Self::Input => 3,
             Self::Deadline => 4,
             Self::NotFound => 5,
+            Self::Forbidden => 7,
             Self::TooLarge => 8,
             Self::Unsupported => 12,
             Self::Internal => 13,

@@ -25,6 +25,20 @@ pub enum Personality {
     MlServer,
 }
 
+impl std::str::FromStr for Personality {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(match text {
+            "kserve" => Self::Kserve,
+            "tfserving" => Self::TfServing,
+            "triton" => Self::Triton,
+            "mlserver" => Self::MlServer,
+            other => return Err(format!("{other:?} is none of kserve, tfserving, triton, mlserver")),
+        })
+    }
+}
+
 /// A backend that is freed aside.
 pub struct Kept(Option<Box<dyn Backend>>);
 

@@ -51,7 +51,13 @@ impl Server {
         let metrics: Vec<Arc<Metrics>> = (0..workers).map(|_| Arc::default()).collect();
         let stop = CancellationToken::new();
         let (metrics_of_all, body_bytes_max) = (metrics.clone(), config.body_bytes_max);
-        let shared = Arc::new(Shared { repository, metrics: metrics_of_all, body_bytes_max });
+        let shared = Arc::new(Shared {
+            repository,
+            metrics: metrics_of_all,
+            body_bytes_max,
+            personality: config.personality,
+            open_repository: config.open_repository,
+        });
         let mut listener = Some(listener);
         let mut receivers = Vec::new();
         let mut senders = Vec::new();

@@ -1,77 +1,12 @@
 //! The server over real sockets: what KServe's clients and probes see, and what hostile clients cannot do.
 
+mod support;
+
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use infer::config::{Model, Source};
 use infer::{Config, Method, Server};
-
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/tests/fixtures/1.9.1").join(format!("{name}.model"))
-}
-
-/// A server that ends with the test.
-struct Running(Option<Server>);
-
-impl Running {
-    fn start(name: &str) -> Self {
-        Self::with(name, |_| {})
-    }
-
-    fn with(name: &str, change: impl FnOnce(&mut Config)) -> Self {
-        // The file has an ending that a folder would not be searched for: a path to a file is taken as it is.
-        let folder = tempfile::tempdir().expect("a folder");
-        std::fs::copy(fixture(name), folder.path().join("model.joblib")).expect("a copy");
-        let mut config = Config::new("iris", folder.path());
-        config.http = ([127, 0, 0, 1], 0).into();
-        config.workers = Some(2);
-        change(&mut config);
-        Self(Some(Server::start(config).expect("a server")))
-    }
-
-    fn connect(&self) -> TcpStream {
-        let address = self.0.as_ref().expect("running").address();
-        let stream = TcpStream::connect(address).expect("a connection");
-        stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
-        stream
-    }
-
-    /// Sends bytes and reads until the server closes.
-    fn exchange(&self, bytes: &[u8]) -> String {
-        let mut stream = self.connect();
-        stream.write_all(bytes).expect("sent");
-        stream.shutdown(Shutdown::Write).expect("half closed");
-        let mut reply = Vec::new();
-        stream.read_to_end(&mut reply).expect("a reply");
-        String::from_utf8(reply).expect("UTF-8")
-    }
-
-    fn ask(&self, method: &str, path: &str, body: &str) -> (u16, String) {
-        let length = body.len();
-        let request = format!(
-            "{method} {path} HTTP/1.1\r\nhost: h\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
-        );
-        let reply = self.exchange(request.as_bytes());
-        let (head, body) = reply.split_once("\r\n\r\n").expect("a head");
-        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
-        (status, body.to_owned())
-    }
-
-    fn predict(&self, body: &str) -> (u16, String) {
-        self.ask("POST", "/v1/models/iris:predict", body)
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if let Some(server) = self.0.take() {
-            server.stop();
-            server.join();
-        }
-    }
-}
+use support::Running;
 
 #[test]
 fn the_calls_of_kserves_clients_are_answered() {
@@ -100,7 +35,10 @@ fn the_calls_of_kserves_clients_are_answered() {
 fn a_wrong_request_is_told_what_is_wrong() {
     let server = Running::start("forest_classifier");
     for (body, want) in [
-        (r#"{"instances":[[5.1,3.5,1.4]]}"#, r#"{"error":"instance 0 has 3 values, expected 4"}"#),
+        (
+            r#"{"instances":[[5.1,3.5,1.4]]}"#,
+            r#"model \"iris\": input \"input-0\": instance 0 has 3 values, expected 4"#,
+        ),
         (r#"{"instances":[[1,2,3,1e300]]}"#, "too large for dtype('float32')"),
         ("", "Unrecognized request format"),
         ("{}", "Expected"),

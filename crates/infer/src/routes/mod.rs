@@ -5,6 +5,8 @@
 //!
 //! Not here: reading bodies and evaluating (`exchange`, `evaluate`).
 
+pub(crate) mod models;
+pub(crate) mod tfs;
 pub(crate) mod v1;
 pub(crate) mod v2;
 
@@ -14,11 +16,13 @@ use std::sync::Arc;
 use codecs::json::push_text;
 use codecs::v1::write_error;
 
+use crate::connection::Shared;
+use crate::control::Order;
 use crate::exchange::{Kind, Reply};
 use crate::http::Verb;
 use crate::refusal::Refusal;
-use crate::repository::{NotServed, Repository};
-use crate::served::Served;
+use crate::repository::NotServed;
+use crate::served::{Personality, Served};
 
 /// What to do.
 #[derive(Debug)]
@@ -27,23 +31,28 @@ pub(crate) enum Routed {
     Call(Arc<Served>, Kind),
     /// Answer with the metrics.
     Metrics,
+    /// A call of the repository API.
+    Admin(Order),
     /// The answer was written.
     Answered,
 }
 
 /// Finds what a request asks for and answers it if no body is needed. The reply comes cleared.
-pub(crate) fn route(verb: Verb, path: &str, repository: &Repository, reply: &mut Reply) -> Routed {
+pub(crate) fn route(verb: Verb, path: &str, shared: &Shared, reply: &mut Reply) -> Routed {
     if let Some(rest) = path.strip_prefix("/v1/models/") {
-        return v1::route(verb, rest, repository, reply);
+        return models::route(verb, rest, shared, reply);
     }
     if let Some(rest) = path.strip_prefix("/v2") {
-        return v2::route(verb, rest, repository, reply);
+        return v2::route(verb, rest, shared, reply);
     }
     match path {
         "/" => get(verb, reply, |out| out.extend_from_slice(b"{\"status\":\"alive\"}")),
-        "/v1/models" => v1::list(verb, repository, reply),
+        "/v1/models" => v1::list(verb, &shared.repository, reply),
         "/metrics" if matches!(verb, Verb::Get | Verb::Head) => Routed::Metrics,
         "/metrics" => method_not_allowed(reply),
+        _ if shared.personality == Personality::TfServing && path.starts_with("/v1/") => {
+            tfs::malformed(verb, path, reply)
+        }
         _ => no_such_path(reply),
     }
 }

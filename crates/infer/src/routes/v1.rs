@@ -1,17 +1,23 @@
-//! KServe's V1 protocol over HTTP: list, status and `:predict`.
+//! KServe's V1 protocol over HTTP: list and `:predict`.
 //!
-//! Not here: the bodies (`codecs::v1`).
+//! A model of one table of numbers, which is nearly every one, has a path of its own from the body to its batch.
+//! Others (text columns, several inputs, other types) read their rows by the signature's types.
+//!
+//! Not here: the bodies (`codecs::v1`), which paths there are (`models`).
 
+use codecs::call::Call;
 use codecs::json::push_text;
+use codecs::tfs;
 use codecs::v1::{self, Expected, Values, write_error};
 use models::{DType, Outputs, Tensor};
 
-use super::{Routed, get, method_not_allowed, no_such_model, no_such_path, percent_decoded};
+use super::{Routed, get};
+use crate::bind::{Binder, wrong};
 use crate::evaluate::Inputs;
-use crate::exchange::{Asked, Kind, Message, Protocol, Reply};
+use crate::exchange::{Asked, Message, Protocol, Reply};
 use crate::http::Verb;
 use crate::refusal::{Reason, Refusal};
-use crate::repository::{NotServed, Repository, Which};
+use crate::repository::Repository;
 use crate::served::Served;
 
 /// `/v1/models`.
@@ -28,62 +34,77 @@ pub(super) fn list(verb: Verb, repository: &Repository, reply: &mut Reply) -> Ro
     })
 }
 
-/// `/v1/models/` and what follows.
-pub(super) fn route(verb: Verb, rest: &str, repository: &Repository, reply: &mut Reply) -> Routed {
-    let (name, action) = rest.split_once(':').unwrap_or((rest, ""));
-    let name = percent_decoded(name);
-    if name.contains('/') {
-        return no_such_path(reply);
-    }
-    let served = match (repository.find(&name, Which::Default), action) {
-        (Ok(served), _) => served,
-        (Err(error @ NotServed::NotReady { .. }), "") if matches!(verb, Verb::Get | Verb::Head) => {
-            reply.status = 503;
-            write_error(&mut reply.body, &error.to_string());
-            return Routed::Answered;
-        }
-        (Err(error), _) => return no_such_model(error, reply),
-    };
-    match (action, verb) {
-        ("predict", Verb::Post) => Routed::Call(served, Kind::V1),
-        ("explain", Verb::Post) => {
-            reply.status = 501;
-            write_error(&mut reply.body, "this model has no explainer");
-            Routed::Answered
-        }
-        ("predict" | "explain", _) => method_not_allowed(reply),
-        ("", _) => get(verb, reply, |out| super::ready(out, &served.name)),
-        _ => no_such_path(reply),
-    }
-}
-
 /// `:predict`.
 #[derive(Debug, Default)]
 pub(crate) struct V1 {
     batch: Vec<f64>,
     rows: usize,
+    /// For models that are no single table of numbers.
+    call: Call,
+    binder: Binder,
+}
+
+/// Whether a model takes one table of numbers of a known width.
+fn is_table(served: &Served) -> bool {
+    served.width > 0
+        && matches!(served.backend.signature().inputs.as_slice(), [only] if only.dtype == DType::F64)
+}
+
+impl V1 {
+    fn table(&mut self, served: &Served, body: &[u8]) -> Result<(), Refusal> {
+        let columns = &served.backend.signature().columns;
+        let expected = Expected { width: served.width, columns };
+        let parsed = v1::parse(body, expected, &mut self.batch);
+        self.rows = parsed.map_err(|error| match error {
+            v1::RequestError::Width { .. } | v1::RequestError::Column { .. } => {
+                let input = served.backend.signature().inputs.first().map_or("", |input| &input.name);
+                wrong(served, &format!("input {input:?}: {error}"))
+            }
+            error => Refusal::new(Reason::Malformed, error.to_string()),
+        })?;
+        Ok(())
+    }
+}
+
+/// What a decoder finds wrong, as a refusal.
+pub(crate) fn malformed(error: codecs::call::Wrong) -> Refusal {
+    Refusal::new(Reason::Malformed, error.to_string())
 }
 
 impl Protocol for V1 {
     fn parse(&mut self, served: &Served, message: Message<'_>) -> Result<Asked, Refusal> {
-        let columns = &served.backend.signature().columns;
-        let expected = Expected { width: served.width, columns };
-        let parsed = v1::parse(message.body, expected, &mut self.batch);
-        self.rows = parsed.map_err(|error| Refusal::new(Reason::Malformed, error.to_string()))?;
+        if is_table(served) {
+            self.table(served, message.body)?;
+        } else {
+            let unrecognized = |error: codecs::call::Wrong| {
+                Refusal::new(Reason::Malformed, format!("Unrecognized request format: {error}"))
+            };
+            let parts = tfs::scan(message.body).map_err(unrecognized)?.as_rows();
+            let signature = served.backend.signature();
+            tfs::predict(message.body, &parts, signature, &mut self.call).map_err(malformed)?;
+            self.rows = self.binder.bind(served, self.call.view(message.body))?;
+        }
         Ok(Asked { rows: self.rows, ..Asked::default() })
     }
 
-    fn inputs<'a>(&'a self, served: &'a Served, _body: &'a [u8]) -> Result<Inputs<'a>, Refusal> {
+    fn inputs<'a>(&'a self, served: &'a Served, body: &'a [u8]) -> Result<Inputs<'a>, Refusal> {
+        if !is_table(served) {
+            return self.binder.inputs(served, self.call.view(body));
+        }
         let tensor = Tensor::borrowed(&self.batch, &[self.rows, served.width]);
         let tensor =
             tensor.ok_or_else(|| Refusal::new(Reason::Internal, "the batch does not have its own size"))?;
         Ok(Inputs::One([tensor]))
     }
 
-    fn write(&mut self, _served: &Served, outputs: &Outputs, reply: &mut Reply) -> Result<(), Refusal> {
-        let Some(output) = outputs.tensors().first() else {
-            return Err(Refusal::new(Reason::Internal, "the model gave no output"));
-        };
+    fn write(
+        &mut self,
+        served: &Served,
+        _body: &[u8],
+        outputs: &Outputs,
+        reply: &mut Reply,
+    ) -> Result<(), Refusal> {
+        let [output] = outputs.tensors() else { return write_several(served, outputs, reply) };
         let (dims, answer) = (output.dims(), &mut reply.body);
         match output.dtype() {
             DType::Text => v1::write_texts(answer, dims, output.texts().flatten()),
@@ -92,10 +113,7 @@ impl Protocol for V1 {
             DType::I32 => v1::write(answer, dims, Values::I32(output.slice().unwrap_or_default())),
             DType::F64 => v1::write(answer, dims, Values::F64(output.slice().unwrap_or_default())),
             DType::F32 => v1::write(answer, dims, Values::F32(output.slice().unwrap_or_default())),
-            other => {
-                let text = format!("V1 has no form for {}", other.v2_name());
-                return Err(Refusal::new(Reason::Unsupported, text));
-            }
+            _ => return write_several(served, outputs, reply),
         }
         Ok(())
     }
@@ -108,5 +126,15 @@ impl Protocol for V1 {
         if self.batch.capacity() > 8 << 10 {
             self.batch = Vec::new();
         }
+        self.call.clear();
+        self.binder.shrink();
     }
+}
+
+/// Several outputs: an object for each row, as TensorFlow Serving answers.
+fn write_several(served: &Served, outputs: &Outputs, reply: &mut Reply) -> Result<(), Refusal> {
+    let specs = &served.backend.signature().outputs;
+    let named: Vec<(&str, &Tensor<'_>)> =
+        specs.iter().map(|spec| spec.name.as_str()).zip(outputs.tensors()).collect();
+    tfs::write_rows(&mut reply.body, &named).map_err(|text| Refusal::new(Reason::Internal, text))
 }
