@@ -3,6 +3,7 @@
 mod support;
 
 use std::io::{Read, Write};
+use std::path::Path;
 
 use infer::config::{Model, Source};
 use infer::{Config, Method, Server};
