@@ -14,7 +14,7 @@ pub fn fixture(name: &str) -> PathBuf {
 }
 
 /// A server that ends with the test.
-pub struct Running(pub Option<Server>);
+pub struct Running(pub Option<Server>, tempfile::TempDir);
 
 impl Running {
     pub fn start(name: &str) -> Self {
@@ -29,7 +29,7 @@ impl Running {
         config.http = ([127, 0, 0, 1], 0).into();
         config.workers = Some(2);
         change(&mut config);
-        Self(Some(Server::start(config).expect("a server")))
+        Self(Some(Server::start(config).expect("a server")), folder)
     }
 
     /// A server whose models have these manners.
