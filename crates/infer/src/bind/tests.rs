@@ -1,3 +1,5 @@
+//! Which tensors of a request become which inputs.
+
 use codecs::call::Call;
 use codecs::v2;
 use models::{Backend, BackendError, Batch, Outputs, Signature};
