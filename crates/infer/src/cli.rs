@@ -29,10 +29,10 @@ pub struct Args {
     /// Port of HTTP; 0 takes a free one and prints it.
     #[arg(long = "http_port", alias = "http-port", default_value_t = 8080)]
     pub http_port: u16,
-    /// Port of gRPC. Not served yet: the port stays closed.
+    /// Port of gRPC; 0 takes a free one. The port of HTTP takes gRPC too.
     #[arg(long = "grpc_port", alias = "grpc-port", default_value_t = 8081)]
     pub grpc_port: u16,
-    /// Whether gRPC is wanted. Not served yet.
+    /// Whether gRPC gets a port of its own.
     #[arg(long = "enable_grpc", alias = "enable-grpc", default_value_t = false, action = ArgAction::Set)]
     pub enable_grpc: bool,
     /// Threads that serve; by default (and for KServe's default of 1) one for each CPU.
@@ -101,6 +101,9 @@ impl Args {
         let folder = self.model_dir.strip_prefix("file://").unwrap_or(&self.model_dir);
         let mut config = Config::new(self.model_name.as_str(), folder);
         config.http = SocketAddr::new(pod_ip.unwrap_or(self.host), self.http_port);
+        if self.enable_grpc {
+            config.grpc = Some(SocketAddr::new(pod_ip.unwrap_or(self.host), self.grpc_port));
+        }
         config.workers = self.workers.filter(|workers| *workers > 1);
         config.method = method;
         config.personality = self.personality;
@@ -113,7 +116,6 @@ impl Args {
     /// What was asked for and has no effect, for the log.
     pub fn without_effect(&self) -> Vec<&'static str> {
         let all = [
-            (self.enable_grpc, "enable_grpc"),
             (self.max_threads.is_some(), "max_threads"),
             (self.max_asyncio_workers.is_some(), "max_asyncio_workers"),
             (self.nthread.is_some(), "nthread"),

@@ -19,23 +19,24 @@ use bytes::Bytes;
 use codecs::v1::write_error;
 use models::Outputs;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::control;
 use crate::drive::{self, Desk, INLINE_BYTES_MAX};
 use crate::exchange::{Kind, Protocol, Reply};
+use crate::grpc;
 use crate::http::{
     Chunks, Date, Encoding, Framing, HEAD_BYTES_MAX, Head, Meta, Parsed, Verb, parse_head, write_head,
 };
 use crate::metrics::{self, Metrics};
-use crate::repository::Repository;
 use crate::routes::tfs::Tfs;
 use crate::routes::v1::V1;
 use crate::routes::v2::V2;
 use crate::routes::{Routed, route};
-use crate::served::{Personality, Served};
+use crate::served::Served;
+use crate::shared::Shared;
+use crate::stream::{Rewound, Stream};
 use crate::{compute, unpack};
 
 /// Between two requests.
@@ -45,17 +46,8 @@ const STALL_MAX: Duration = Duration::from_secs(30);
 /// Replies that wait for one write, in bytes.
 const REPLIES_MAX: usize = 64 << 10;
 const BUFFER: usize = 8 << 10;
-
-/// What all connections share.
-pub(crate) struct Shared {
-    pub(crate) repository: Repository,
-    pub(crate) metrics: Vec<Arc<Metrics>>,
-    pub(crate) body_bytes_max: usize,
-    /// Whose manners the server has where no model's count.
-    pub(crate) personality: Personality,
-    /// Load, unload and reload calls are carried out.
-    pub(crate) open_repository: bool,
-}
+/// How a client begins that knows that the server speaks HTTP/2.
+const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n";
 
 enum Body {
     /// In the input buffer.
@@ -96,6 +88,8 @@ enum End {
     Quiet,
     /// Answer with this first.
     Refused(u16, &'static str),
+    /// The client speaks HTTP/2.
+    Http2,
 }
 
 impl From<io::Error> for End {
@@ -104,8 +98,8 @@ impl From<io::Error> for End {
     }
 }
 
-struct Connection {
-    stream: TcpStream,
+struct Connection<S> {
+    stream: S,
     input: Vec<u8>,
     /// What is in the input buffer and not yet used.
     start: usize,
@@ -117,16 +111,17 @@ struct Connection {
     shared: Arc<Shared>,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
+    end_of_life: Option<Instant>,
 }
 
 /// Serves a connection until it ends.
 pub(crate) async fn serve(
-    stream: TcpStream,
+    stream: impl Stream,
     shared: Arc<Shared>,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) {
-    let _ = stream.set_nodelay(true);
+    let end_of_life = shared.end_of_life();
     let mut connection = Connection {
         stream,
         input: vec![0; BUFFER],
@@ -139,20 +134,34 @@ pub(crate) async fn serve(
         shared,
         metrics,
         stop,
+        end_of_life,
     };
-    if let Err(End::Refused(status, why)) = connection.messages().await {
-        let reply = &mut connection.scratch.reply;
-        reply.clear();
-        reply.status = status;
-        write_error(&mut reply.body, why);
-        connection.reply(true, true);
-        if connection.flush().await.is_ok() {
-            connection.linger().await;
+    match connection.messages().await {
+        Err(End::Refused(status, why)) => connection.refuse(status, why).await,
+        Err(End::Http2) => {
+            let Connection { stream, input, start, end, shared, metrics, stop, .. } = connection;
+            let stream = Rewound::new(Bytes::copy_from_slice(&input[start..end]), stream);
+            drop(input);
+            // Boxed: it is large, and connections that speak HTTP/1.1 are to stay small.
+            Box::pin(grpc::serve(stream, shared, metrics, stop)).await;
         }
+        Ok(()) | Err(End::Quiet) => {}
     }
 }
 
-impl Connection {
+impl<S: Stream> Connection<S> {
+    /// Says why the connection ends.
+    async fn refuse(&mut self, status: u16, why: &'static str) {
+        let reply = &mut self.scratch.reply;
+        reply.clear();
+        reply.status = status;
+        write_error(&mut reply.body, why);
+        self.reply(true, true);
+        if self.flush().await.is_ok() {
+            self.linger().await;
+        }
+    }
+
     async fn messages(&mut self) -> Result<(), End> {
         loop {
             match parse_head(&self.input[self.start..self.end]) {
@@ -161,6 +170,10 @@ impl Connection {
                     if !self.read_head().await? {
                         return Ok(());
                     }
+                }
+                Parsed::Refused(..) if self.input[self.start..self.end].starts_with(HTTP2) => {
+                    self.flush().await?;
+                    return Err(End::Http2);
                 }
                 Parsed::Refused(status, why) => return Err(End::Refused(status, why)),
                 Parsed::Head(head) => {
@@ -256,7 +269,8 @@ impl Connection {
                 control::answer(&order, body, &self.shared, &mut self.scratch.reply).await;
             }
         }
-        let keep = head.keep_alive && !self.stop.is_cancelled();
+        let is_old = self.end_of_life.is_some_and(|end| Instant::now() >= end);
+        let keep = head.keep_alive && !is_old && !self.stop.is_cancelled();
         self.reply(!keep, head.verb != Verb::Head);
         Ok(keep)
     }
@@ -269,7 +283,7 @@ impl Connection {
             Body::Own(body) => drive::Body::Large(body.into()),
         };
         let Scratch { v1, v2, tfs, outputs, reply } = &mut self.scratch;
-        let desk = Desk { outputs, reply, metrics: &self.metrics };
+        let desk = Desk { outputs, reply, metrics: &self.metrics, timeout: self.shared.timeout };
         match kind {
             Kind::V1 => drive::call(v1, served, body, meta, desk).await,
             Kind::V2 => drive::call(v2, served, body, meta, desk).await,
@@ -369,7 +383,7 @@ impl Connection {
 
     /// Puts the answer among the replies.
     fn reply(&mut self, close: bool, with_body: bool) {
-        let Reply { status, kind, body, headers } = &self.scratch.reply;
+        let Reply { status, kind, body, headers, .. } = &self.scratch.reply;
         self.metrics.count_answer(*status);
         let date = self.date.at(SystemTime::now());
         write_head(&mut self.replies, *status, kind, body.len(), close, date, headers);
@@ -383,13 +397,16 @@ impl Connection {
             return Ok(());
         }
         // Nearly every reply fits the socket's buffer, and then no timer is needed.
-        let written = match self.stream.try_write(&self.replies) {
+        let written = match self.stream.try_write_now(&self.replies) {
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             Err(error) => return Err(error),
         };
         if written < self.replies.len() {
-            let rest = self.stream.write_all(&self.replies[written..]);
+            let rest = async {
+                self.stream.write_all(&self.replies[written..]).await?;
+                self.stream.flush().await
+            };
             tokio::time::timeout(STALL_MAX, rest)
                 .await
                 .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;

@@ -8,11 +8,11 @@
 use codecs::json::{Cursor, push_text};
 use codecs::v1::write_error;
 
-use crate::connection::Shared;
 use crate::exchange::Reply;
 use crate::refusal::{Reason, Refusal};
 use crate::repository::{Repository, State};
 use crate::served::Personality;
+use crate::shared::Shared;
 
 /// What a path of the repository API asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -35,6 +35,8 @@ pub(crate) struct Desk<'a> {
     pub(crate) outputs: &'a mut Outputs,
     pub(crate) reply: &'a mut Reply,
     pub(crate) metrics: &'a Arc<Metrics>,
+    /// For requests whose headers set none.
+    pub(crate) timeout: Option<Duration>,
 }
 
 /// Answers a call; the reply is complete afterwards, whatever happened.
@@ -46,6 +48,7 @@ pub(crate) async fn call<P: Protocol>(
     desk: Desk<'_>,
 ) {
     desk.reply.clear();
+    let meta = &Meta { timeout: meta.timeout.or(desk.timeout), ..*meta };
     let done = match body {
         Body::Small(body) => {
             small(protocol, served, body, meta, desk.outputs, desk.reply, desk.metrics).await
@@ -68,6 +71,7 @@ pub(crate) fn refuse<P: Protocol>(
 ) {
     reply.clear();
     reply.status = refusal.http();
+    reply.code = refusal.grpc();
     if !matches!(refusal.reason, Reason::Malformed | Reason::Input) {
         reply.header("slipway-reason", refusal.reason.word());
     }

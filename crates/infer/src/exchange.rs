@@ -42,6 +42,8 @@ pub(crate) struct Asked {
 #[derive(Debug, Default)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
+    /// The gRPC code; 0 is success.
+    pub(crate) code: u32,
     /// The content type.
     pub(crate) kind: &'static str,
     pub(crate) body: Vec<u8>,
@@ -56,6 +58,7 @@ impl Reply {
     /// Forgets the last reply.
     pub(crate) fn clear(&mut self) {
         self.status = 200;
+        self.code = 0;
         self.kind = JSON;
         self.body.clear();
         self.headers.clear();

@@ -176,7 +176,9 @@ fn apply_meta(meta: &mut Meta, name: &str, value: &[u8]) -> Result<(), (u16, &'s
             let kind = value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
             meta.is_octets = kind.eq_ignore_ascii_case(b"application/octet-stream");
         }
-        12 if is("grpc-timeout") => meta.timeout = grpc_timeout(value),
+        12 if is("grpc-timeout") => {
+            meta.timeout = std::str::from_utf8(value).ok().and_then(codecs::grpc::frame::timeout);
+        }
         15 if is("accept-encoding") => {
             let mut codings = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
             meta.takes_gzip = codings.any(|coding| {
@@ -209,21 +211,6 @@ fn apply_meta(meta: &mut Meta, name: &str, value: &[u8]) -> Result<(), (u16, &'s
 fn number(digits: &[u8]) -> Option<usize> {
     let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
     std::str::from_utf8(digits).ok().filter(|_| is_number)?.parse().ok()
-}
-
-/// gRPC's form of a timeout: at most eight digits and a unit.
-pub(crate) fn grpc_timeout(value: &[u8]) -> Option<Duration> {
-    let (unit, digits) = value.split_last()?;
-    let count = number(digits).filter(|_| digits.len() <= 8)? as u64;
-    match unit {
-        b'H' => Some(Duration::from_secs(count * 3600)),
-        b'M' => Some(Duration::from_secs(count * 60)),
-        b'S' => Some(Duration::from_secs(count)),
-        b'm' => Some(Duration::from_millis(count)),
-        b'u' => Some(Duration::from_micros(count)),
-        b'n' => Some(Duration::from_nanos(count)),
-        _ => None,
-    }
 }
 
 /// The state of a body that comes in chunks: it is moved to the front of its own buffer as it arrives.

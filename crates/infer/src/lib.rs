@@ -23,7 +23,9 @@ mod drive;
 pub mod evaluate;
 mod exchange;
 mod files;
+mod grpc;
 mod http;
+mod listen;
 mod load;
 mod metrics;
 mod refusal;
@@ -31,6 +33,8 @@ pub mod repository;
 mod routes;
 mod served;
 mod server;
+mod shared;
+mod stream;
 mod unpack;
 
 use std::net::SocketAddr;
@@ -61,6 +65,14 @@ pub enum Error {
     Listen {
         /// Where.
         address: SocketAddr,
+        /// The reason.
+        source: std::io::Error,
+    },
+    /// The unix socket cannot be opened.
+    #[error("cannot listen on {path:?}")]
+    Socket {
+        /// Where.
+        path: PathBuf,
         /// The reason.
         source: std::io::Error,
     },

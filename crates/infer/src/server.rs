@@ -1,97 +1,110 @@
-//! Threads, listeners and the end of a server.
+//! Threads, and the end of a server.
 //!
 //! Each worker is a thread with a single-threaded event loop; a connection lives and dies on one worker, so
-//! nothing on its path is locked or moved between CPUs. One task accepts and gives each connection to the
-//! worker that has the fewest: with a handful of long-lived connections, which is how gateways connect, the
+//! nothing on its path is locked or moved between CPUs. One task for each listener accepts and gives each connection
+//! to the worker that has the fewest: with a handful of long-lived connections, which is how gateways connect, the
 //! kernel's hashing over `SO_REUSEPORT` sockets would leave some CPUs idle.
 //!
-//! Not here: what happens on a connection (`connection`).
+//! The end has an order: first readiness says no while connections are still taken, then connections are told that
+//! no more requests are read, then what is under way finishes.
+//!
+//! Not here: listeners (`listen`), what happens on a connection (`connection`, `grpc`).
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::connection::{Shared, serve};
+use crate::connection;
+use crate::grpc::{self, Loops};
+use crate::listen::{Accepted, Face, Listener, Listeners, Watched};
 use crate::metrics::Metrics;
 use crate::repository::Repository;
+use crate::shared::Shared;
+use crate::stream::Stream;
 use crate::{Config, Error};
 
-/// Open connections, at most; beyond it new ones wait in the backlog.
-const CONNECTIONS_MAX: u64 = 50_000;
-const BACKLOG: i32 = 4096;
 /// Connections on their way to a worker.
 const HANDOVER: usize = 1024;
-/// How long requests in flight may take after the server was told to stop.
-const DRAIN_MAX: Duration = Duration::from_secs(20);
 
 /// A running server.
 pub struct Server {
-    address: SocketAddr,
-    stop: CancellationToken,
+    http: Option<SocketAddr>,
+    grpc: Option<SocketAddr>,
+    sockets: Vec<PathBuf>,
+    draining: CancellationToken,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Server {
-    /// Loads the models, opens the port, starts the workers. Blocks while loading.
+    /// Loads the models, opens the ports, starts the workers. Blocks while loading.
     pub fn start(config: Config) -> Result<Self, Error> {
         let repository = Repository::open(&config)?;
-        let failed = |source| Error::Listen { address: config.http, source };
-        let listener = listen(config.http).map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
+        let listeners = Listeners::open(&config)?;
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         let workers = config.workers.unwrap_or(cpus).clamp(1, 512);
-        let metrics: Vec<Arc<Metrics>> = (0..workers).map(|_| Arc::default()).collect();
-        let stop = CancellationToken::new();
-        let (metrics_of_all, body_bytes_max) = (metrics.clone(), config.body_bytes_max);
-        let shared = Arc::new(Shared {
-            repository,
-            metrics: metrics_of_all,
-            body_bytes_max,
-            personality: config.personality,
-            open_repository: config.open_repository,
-        });
-        let mut listener = Some(listener);
-        let mut receivers = Vec::new();
-        let mut senders = Vec::new();
+        let mut runtimes = Vec::new();
         for _ in 0..workers {
-            let (sender, receiver) = mpsc::channel(HANDOVER);
-            senders.push(sender);
-            receivers.push(receiver);
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtimes.push(runtime.map_err(Error::Worker)?);
         }
+        let metrics: Vec<Arc<Metrics>> = (0..workers).map(|_| Arc::default()).collect();
+        let (draining, stop) = (CancellationToken::new(), CancellationToken::new());
+        let loops = Loops::new(runtimes.iter().map(|runtime| runtime.handle().clone()).collect());
+        let shared = Shared::new(&config, repository, metrics.clone(), loops, draining.clone());
+        let shared = Arc::new(shared);
+        let (senders, receivers): (Vec<_>, Vec<_>) = (0..workers).map(|_| mpsc::channel(HANDOVER)).unzip();
+        let mut first = Some(First {
+            listeners: listeners.all,
+            workers: senders,
+            connections_max: config.connections_max,
+            draining: draining.clone(),
+            grace: config.drain.grace,
+            stop: stop.clone(),
+        });
         let mut threads = Vec::new();
-        for (index, (receiver, metrics)) in receivers.into_iter().zip(metrics).enumerate() {
-            let runtime =
-                tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Worker)?;
-            let accepts = listener.take().map(|listener| (listener, senders.clone()));
-            // A token of its own: idle connections register on it, and workers must not meet on one lock.
-            let (shared, stop) = (shared.clone(), stop.child_token());
-            let body = move || runtime.block_on(worker(receiver, accepts, shared, metrics, stop));
+        for (index, ((receiver, metrics), runtime)) in
+            receivers.into_iter().zip(metrics).zip(runtimes).enumerate()
+        {
+            let worker = Worker {
+                shared: shared.clone(),
+                metrics,
+                // A token of its own: idle connections register on it, and workers must not meet on one lock.
+                stop: stop.child_token(),
+                finish: config.drain.finish,
+            };
+            let first = first.take();
             let thread = std::thread::Builder::new()
                 .name(format!("serve-{index}"))
-                .spawn(body)
+                .spawn(move || runtime.block_on(worker.run(receiver, first)))
                 .map_err(Error::Worker)?;
             threads.push(thread);
         }
-        tracing::info!(%address, workers, "serving");
-        Ok(Self { address, stop, threads })
+        let (http, grpc) = (listeners.http, listeners.grpc);
+        tracing::info!(?http, ?grpc, workers, "serving");
+        Ok(Self { http, grpc, sockets: listeners.sockets, draining, threads })
     }
 
-    /// Where it listens.
+    /// Where HTTP is served; where that is nowhere, gRPC.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.http.or(self.grpc).unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)))
     }
 
-    /// Takes no more connections and lets requests in flight finish.
+    /// Where gRPC has a port of its own.
+    pub fn grpc_address(&self) -> Option<SocketAddr> {
+        self.grpc
+    }
+
+    /// Is not ready any more, then takes no more connections and lets requests in flight finish.
     pub fn stop(&self) {
-        self.stop.cancel();
+        self.draining.cancel();
     }
 
     /// Waits until all workers have ended, which [`Server::stop`] makes them do. Blocks.
@@ -101,76 +114,54 @@ impl Server {
                 tracing::error!("a worker thread panicked");
             }
         }
+        for socket in &self.sockets {
+            let _ = std::fs::remove_file(socket);
+        }
     }
 }
 
-fn listen(address: SocketAddr) -> std::io::Result<std::net::TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    // A restarted server takes its port back while old connections are still in TIME_WAIT.
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
-}
+/// A connection on its way to a worker.
+type Arrived = (Face, Accepted);
 
-type Accepts = (std::net::TcpListener, Vec<mpsc::Sender<std::net::TcpStream>>);
-
-async fn worker(
-    mut receiver: mpsc::Receiver<std::net::TcpStream>,
-    accepts: Option<Accepts>,
-    shared: Arc<Shared>,
-    metrics: Arc<Metrics>,
+/// What the first worker does besides.
+struct First {
+    listeners: Vec<(Face, Listener)>,
+    workers: Vec<mpsc::Sender<Arrived>>,
+    connections_max: u64,
+    draining: CancellationToken,
+    grace: Duration,
     stop: CancellationToken,
-) {
-    let tasks = TaskTracker::new();
-    if let Some((listener, senders)) = accepts {
-        let (all, stop) = (shared.metrics.clone(), stop.clone());
-        tokio::spawn(async move {
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = accept(listener, senders, all) => {}
-            }
-        });
-    }
-    loop {
-        let received = tokio::select! {
-            received = receiver.recv() => received,
-            () = stop.cancelled() => None,
-        };
-        let Some(stream) = received else { break };
-        let Ok(stream) = TcpStream::from_std(stream) else {
-            metrics.connections.fetch_sub(1, Relaxed);
-            continue;
-        };
-        let open = Open(metrics.clone());
-        let (shared, metrics, stop) = (shared.clone(), metrics.clone(), stop.clone());
-        tasks.spawn(async move {
-            serve(stream, shared, metrics, stop).await;
-            drop(open);
-        });
-    }
-    tasks.close();
-    if tokio::time::timeout(DRAIN_MAX, tasks.wait()).await.is_err() {
-        tracing::warn!(open = tasks.len(), "connections were cut off");
-    }
 }
 
-/// Counts a connection down however its task ends.
-struct Open(Arc<Metrics>);
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Relaxed);
+impl First {
+    fn spawn(self, shared: &Arc<Shared>) {
+        let (draining, grace, stop) = (self.draining, self.grace, self.stop.clone());
+        tokio::spawn(async move {
+            draining.cancelled().await;
+            tokio::time::sleep(grace).await;
+            stop.cancel();
+        });
+        for (face, listener) in self.listeners {
+            let (workers, all, stop) = (self.workers.clone(), shared.metrics.clone(), self.stop.clone());
+            let max = self.connections_max;
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = accept(face, listener, workers, all, max) => {}
+                }
+            });
+        }
     }
 }
 
 async fn accept(
-    listener: std::net::TcpListener,
-    workers: Vec<mpsc::Sender<std::net::TcpStream>>,
+    face: Face,
+    listener: Listener,
+    workers: Vec<mpsc::Sender<Arrived>>,
     all: Vec<Arc<Metrics>>,
+    max: u64,
 ) {
-    let listener = match TcpListener::from_std(listener) {
+    let listener = match Watched::new(listener) {
         Ok(listener) => listener,
         Err(error) => {
             tracing::error!(%error, "cannot watch the listener");
@@ -179,9 +170,8 @@ async fn accept(
     };
     loop {
         let open: u64 = all.iter().map(|metrics| metrics.connections.load(Relaxed)).sum();
-        let accepted =
-            if open < CONNECTIONS_MAX { listener.accept().await } else { Err(std::io::Error::other("full")) };
-        let stream = match accepted.and_then(|(stream, _)| stream.into_std()) {
+        let accepted = if open < max { listener.accept().await } else { Err(std::io::Error::other("full")) };
+        let stream = match accepted {
             Ok(stream) => stream,
             Err(error) => {
                 // Out of descriptors or of connections: existing ones must end first, and nothing signals that.
@@ -193,8 +183,73 @@ async fn accept(
         let fewest = all.iter().enumerate().min_by_key(|(_, metrics)| metrics.connections.load(Relaxed));
         let index = fewest.map_or(0, |(index, _)| index);
         all[index].connections.fetch_add(1, Relaxed);
-        if workers[index].send(stream).await.is_err() {
+        if workers[index].send((face, stream)).await.is_err() {
             return;
         }
+    }
+}
+
+/// One thread's share of a server.
+#[derive(Clone)]
+struct Worker {
+    shared: Arc<Shared>,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+    finish: Duration,
+}
+
+impl Worker {
+    async fn run(self, mut receiver: mpsc::Receiver<Arrived>, first: Option<First>) {
+        let tasks = TaskTracker::new();
+        if let Some(first) = first {
+            first.spawn(&self.shared);
+        }
+        loop {
+            let received = tokio::select! {
+                received = receiver.recv() => received,
+                () = self.stop.cancelled() => None,
+            };
+            let Some((face, accepted)) = received else { break };
+            let open = Open(self.metrics.clone());
+            let worker = self.clone();
+            tasks.spawn(async move {
+                worker.connection(face, accepted).await;
+                drop(open);
+            });
+        }
+        tasks.close();
+        if tokio::time::timeout(self.finish, tasks.wait()).await.is_err() {
+            tracing::warn!(open = tasks.len(), "connections were cut off");
+        }
+    }
+
+    async fn connection(self, face: Face, accepted: Accepted) {
+        match accepted {
+            Accepted::Tcp(stream) => {
+                let Ok(stream) = TcpStream::from_std(stream) else { return };
+                let _ = stream.set_nodelay(true);
+                self.speak(face, stream).await;
+            }
+            Accepted::Unix(stream) => {
+                let Ok(stream) = UnixStream::from_std(stream) else { return };
+                self.speak(face, stream).await;
+            }
+        }
+    }
+
+    async fn speak(self, face: Face, stream: impl Stream) {
+        match face {
+            Face::Http => connection::serve(stream, self.shared, self.metrics, self.stop).await,
+            Face::Grpc => grpc::serve(stream, self.shared, self.metrics, self.stop).await,
+        }
+    }
+}
+
+/// Counts a connection down however its task ends.
+struct Open(Arc<Metrics>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Relaxed);
     }
 }

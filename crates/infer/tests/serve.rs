@@ -136,7 +136,7 @@ fn hostile_messages_are_refused_and_others_go_on() {
         (&b"POST /v1/models/iris:predict HTTP/1.1\r\ncontent-length: 10737418240\r\n\r\n"[..], "413"),
         (b"POST / HTTP/1.1\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n", "400"),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "400"),
-        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "505"),
+        (b"GET / HTTP/2.0\r\n\r\n", "505"),
         (
             b"POST /v1/models/iris:predict HTTP/1.1\r\ncontent-encoding: br\r\ncontent-length: 1\r\n\r\nx",
             "415",

@@ -193,6 +193,10 @@ pub struct Config {
     pub body_bytes_max: usize,
     /// How long a request without a deadline of its own may wait for its evaluation; `None` is for ever.
     pub timeout: Option<Duration>,
+    /// Open connections, at most; beyond it new ones wait in the backlog.
+    pub connections_max: u64,
+    /// How long a connection lives, give or take a tenth; `None` is as long as its client wants.
+    pub connection_age: Option<Duration>,
     /// Bounds for reading a model.
     pub limits: Limits,
     /// How models are read.
@@ -225,6 +229,8 @@ impl Config {
             method: Method::Predict,
             body_bytes_max: 64 << 20,
             timeout: None,
+            connections_max: 50_000,
+            connection_age: None,
             limits: Limits::default(),
             loading: Loading::default(),
             drain: Drain::default(),

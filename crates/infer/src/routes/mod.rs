@@ -16,13 +16,13 @@ use std::sync::Arc;
 use codecs::json::push_text;
 use codecs::v1::write_error;
 
-use crate::connection::Shared;
 use crate::control::Order;
 use crate::exchange::{Kind, Reply};
 use crate::http::Verb;
 use crate::refusal::Refusal;
 use crate::repository::NotServed;
 use crate::served::{Personality, Served};
+use crate::shared::Shared;
 
 /// What to do.
 #[derive(Debug)]
@@ -50,6 +50,7 @@ pub(crate) fn route(verb: Verb, path: &str, shared: &Shared, reply: &mut Reply) 
         "/v1/models" => v1::list(verb, &shared.repository, reply),
         "/metrics" if matches!(verb, Verb::Get | Verb::Head) => Routed::Metrics,
         "/metrics" => method_not_allowed(reply),
+        _ if shared.metrics_path.as_deref() == Some(path) => Routed::Metrics,
         _ if shared.personality == Personality::TfServing && path.starts_with("/v1/") => {
             tfs::malformed(verb, path, reply)
         }

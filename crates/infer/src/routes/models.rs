@@ -11,11 +11,11 @@ use std::borrow::Cow;
 use codecs::v1::write_error;
 
 use super::{Routed, get, method_not_allowed, no_such_model, no_such_path, percent_decoded, tfs};
-use crate::connection::Shared;
 use crate::exchange::{Kind, Reply, TfsCall};
 use crate::http::Verb;
 use crate::repository::{NotServed, Which};
 use crate::served::Personality;
+use crate::shared::Shared;
 
 /// What follows `/v1/models/`.
 #[derive(Debug, PartialEq)]
@@ -80,7 +80,7 @@ pub(super) fn route(verb: Verb, rest: &str, shared: &Shared, reply: &mut Reply) 
             _ => no_such_path(reply),
         };
     };
-    let found = shared.repository.find(&path.name, path.version.which());
+    let found = tfs::find(&shared.repository, &path.name, path.version.which());
     let personality = match &found {
         Ok(served) => served.personality,
         Err(_) => shared.repository.status(&path.name).map_or(shared.personality, |model| model.personality),

@@ -17,13 +17,13 @@ use super::models::Path;
 use super::v1::malformed as wrong_body;
 use super::{Routed, get};
 use crate::bind::Binder;
-use crate::connection::Shared;
 use crate::evaluate::Inputs;
 use crate::exchange::{Asked, Message, Protocol, Reply, TfsCall};
 use crate::http::Verb;
 use crate::refusal::{Reason, Refusal};
-use crate::repository::{ModelStatus, NotServed, State, Which};
+use crate::repository::{ModelStatus, NotServed, Repository, State, Which};
 use crate::served::Served;
+use crate::shared::Shared;
 
 /// The name of the only signature.
 pub(crate) const SIGNATURE: &str = "serving_default";
@@ -62,6 +62,17 @@ pub(crate) fn refusal_of(error: &NotServed, name: &str, which: Which<'_>) -> Ref
     }
 }
 
+/// Finds a version. A folder without versions is version 1 to clients that need a number.
+pub(crate) fn find(repository: &Repository, name: &str, which: Which<'_>) -> Result<Arc<Served>, NotServed> {
+    match repository.find(name, which) {
+        Err(error @ NotServed::Version(..)) if which == Which::Version(1) => {
+            let served = repository.find(name, Which::Default).ok();
+            served.filter(|served| served.version.is_none()).ok_or(error)
+        }
+        found => found,
+    }
+}
+
 /// The answer of a call to a version that does not answer.
 pub(super) fn not_served(error: &NotServed, path: &Path<'_>, reply: &mut Reply) -> Routed {
     refused(&refusal_of(error, &path.name, path.version.which()), reply)
@@ -83,7 +94,8 @@ pub(crate) fn states(
     let mut all: Vec<VersionStatus> = Vec::new();
     // Newest first.
     for version in model.versions.iter().rev() {
-        if wanted.is_some() && wanted != version.version {
+        let number = version_number(version.version);
+        if wanted.is_some_and(|wanted| i64::try_from(wanted) != Ok(number)) {
             continue;
         }
         let state = match version.state {
@@ -94,7 +106,7 @@ pub(crate) fn states(
             State::End => 50,
         };
         all.push(VersionStatus {
-            version: version_number(version.version),
+            version: number,
             state,
             code: if version.error.is_some() { 2 } else { 0 },
             message: version.error.clone().unwrap_or_default(),

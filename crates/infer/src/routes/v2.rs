@@ -17,7 +17,6 @@ use models::{Outputs, TensorSpec};
 use super::v1::malformed;
 use super::{Routed, get, method_not_allowed, no_such_model, no_such_path, percent_decoded, ready};
 use crate::bind::{Binder, wrong};
-use crate::connection::Shared;
 use crate::control::Order;
 use crate::evaluate::Inputs;
 use crate::exchange::{Asked, JSON, Kind, Message, Protocol, Reply};
@@ -25,6 +24,7 @@ use crate::http::Verb;
 use crate::refusal::{Reason, Refusal};
 use crate::repository::{NotServed, Repository, State, Which};
 use crate::served::{Personality, Served};
+use crate::shared::Shared;
 
 /// What this server does beyond the protocol's required part, in the protocol's words.
 pub(crate) const EXTENSIONS: [&str; 2] = ["model_repository", "binary_tensor_data"];
@@ -37,7 +37,7 @@ pub(super) fn route(verb: Verb, rest: &str, shared: &Shared, reply: &mut Reply) 
         "" | "/" => get(verb, reply, server),
         "/health/live" => get(verb, reply, |out| out.extend_from_slice(b"{\"live\":true}")),
         "/health/ready" => {
-            let is_ready = shared.repository.is_ready();
+            let is_ready = shared.is_ready();
             reply.status = if is_ready { 200 } else { 503 };
             get(verb, reply, |out| {
                 let text: &[u8] = if is_ready { b"{\"ready\":true}" } else { b"{\"ready\":false}" };

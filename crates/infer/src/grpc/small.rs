@@ -1,0 +1,121 @@
+//! `grpc.health.v1.Health` and server reflection.
+//!
+//! Not here: their messages (`codecs::grpc::small`).
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use codecs::grpc::descriptor;
+use codecs::grpc::small::{
+    Asked, Health, decode_health, decode_reflection, encode_files, encode_health, encode_reflection_error,
+    encode_services,
+};
+use futures::stream::{self, BoxStream, StreamExt};
+
+use super::body::Messages;
+use super::{Context, Outcome, malformed, message, unknown};
+use crate::refusal::{Reason, Refusal};
+use crate::repository::Which;
+
+/// The calls that answer with a stream.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Streaming {
+    Watch,
+    Reflection,
+}
+
+pub(super) fn stream(path: &str) -> Option<Streaming> {
+    match path {
+        "/grpc.health.v1.Health/Watch" => Some(Streaming::Watch),
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+        | "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo" => Some(Streaming::Reflection),
+        _ => None,
+    }
+}
+
+/// The health of a service, or of a model of that name.
+fn health(context: &Context, service: &str) -> Option<Health> {
+    let repository = &context.shared.repository;
+    let serving = match service {
+        "" => context.shared.is_ready(),
+        service if descriptor::services().any(|known| known == service) => context.shared.is_ready(),
+        model => {
+            repository.status(model)?;
+            repository.find(model, Which::Default).is_ok()
+        }
+    };
+    let serving = serving && !context.stop.is_cancelled();
+    Some(if serving { Health::Serving } else { Health::NotServing })
+}
+
+/// `Check`.
+pub(super) fn check(context: &Context, method: &str, body: &[u8]) -> Outcome {
+    if method != "Check" {
+        return Err(unknown(method));
+    }
+    let service = decode_health(body).map_err(malformed)?;
+    match health(context, service) {
+        Some(health) => Ok(message(|out| encode_health(out, health))),
+        None => Err(Refusal::new(Reason::NotFound, "unknown service")),
+    }
+}
+
+/// Answers of a streaming call.
+pub(super) fn answers(
+    which: Streaming,
+    context: Arc<Context>,
+    messages: Messages,
+) -> BoxStream<'static, Result<Bytes, Refusal>> {
+    match which {
+        Streaming::Watch => watch(context, messages).boxed(),
+        Streaming::Reflection => stream::unfold(messages, |mut messages| async move {
+            let answer = match messages.next().await {
+                Ok(Some(request)) => reflect(&request),
+                Ok(None) => return None,
+                Err(refusal) => Err(refusal),
+            };
+            Some((answer, messages))
+        })
+        .boxed(),
+    }
+}
+
+/// The health now, and once more when the server is about to end.
+fn watch(
+    context: Arc<Context>,
+    messages: Messages,
+) -> impl futures::Stream<Item = Result<Bytes, Refusal>> + Send {
+    let now = stream::once({
+        let context = context.clone();
+        let mut messages = messages;
+        async move {
+            let request = messages.next().await?.unwrap_or_default();
+            let service = decode_health(&request).map_err(malformed)?;
+            let health = health(&context, service).unwrap_or(Health::ServiceUnknown);
+            Ok(message(|out| encode_health(out, health)))
+        }
+    });
+    let end = stream::once(async move {
+        context.stop.cancelled().await;
+        Ok(message(|out| encode_health(out, Health::NotServing)))
+    });
+    now.chain(end)
+}
+
+fn reflect(request: &Bytes) -> Outcome {
+    let asked = decode_reflection(request).map_err(malformed)?;
+    let missing = |what: &str| {
+        message(|out| encode_reflection_error(out, request, Reason::NotFound.grpc(), &format!("no {what}")))
+    };
+    let file = match asked {
+        Asked::Services => {
+            return Ok(message(|out| encode_services(out, request, descriptor::services())));
+        }
+        Asked::File(name) => descriptor::files().iter().find(|file| file.name == name),
+        Asked::Symbol(symbol) => descriptor::file_of(symbol),
+        Asked::Other => return Ok(missing("extensions")),
+    };
+    let Some(file) = file else { return Ok(missing("such file or symbol")) };
+    let files = descriptor::with_imports(file);
+    Ok(message(|out| encode_files(out, request, files.iter().map(|file| &file.bytes[..]))))
+}

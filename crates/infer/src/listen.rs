@@ -1,0 +1,123 @@
+//! Listeners and what they accept: TCP ports and unix sockets, for HTTP and for gRPC.
+//!
+//! Not here: which worker gets a connection (`server`), what happens on it (`connection`, `grpc`).
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::{Config, Error};
+
+/// Connections that the kernel has accepted and we have not.
+const BACKLOG: i32 = 4096;
+
+/// What a listener's connections speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Face {
+    /// HTTP/1.1, and gRPC where a client begins with HTTP/2.
+    Http,
+    /// gRPC only.
+    Grpc,
+}
+
+/// An open listener.
+pub(crate) enum Listener {
+    Tcp(std::net::TcpListener),
+    Unix(std::os::unix::net::UnixListener),
+}
+
+/// An accepted connection on its way to a worker.
+pub(crate) enum Accepted {
+    Tcp(std::net::TcpStream),
+    Unix(std::os::unix::net::UnixStream),
+}
+
+/// All listeners of a server.
+#[derive(Default)]
+pub(crate) struct Listeners {
+    pub(crate) all: Vec<(Face, Listener)>,
+    /// Where HTTP is served.
+    pub(crate) http: Option<SocketAddr>,
+    /// Where gRPC is served.
+    pub(crate) grpc: Option<SocketAddr>,
+    /// Files of unix sockets, which go with the server.
+    pub(crate) sockets: Vec<PathBuf>,
+}
+
+impl Listeners {
+    /// Opens everything that is configured.
+    pub(crate) fn open(config: &Config) -> Result<Self, Error> {
+        let mut listeners = Self::default();
+        if !config.without_http {
+            listeners.http = Some(listeners.port(Face::Http, config.http)?);
+        }
+        if let Some(address) = config.grpc {
+            listeners.grpc = Some(listeners.port(Face::Grpc, address)?);
+        }
+        for (face, path) in [(Face::Http, &config.http_socket), (Face::Grpc, &config.grpc_socket)] {
+            if let Some(path) = path {
+                listeners.socket(face, path)?;
+            }
+        }
+        Ok(listeners)
+    }
+
+    fn port(&mut self, face: Face, address: SocketAddr) -> Result<SocketAddr, Error> {
+        let failed = |source| Error::Listen { address, source };
+        let listener = bind(address).map_err(failed)?;
+        let own = listener.local_addr().map_err(failed)?;
+        self.all.push((face, Listener::Tcp(listener)));
+        Ok(own)
+    }
+
+    fn socket(&mut self, face: Face, path: &Path) -> Result<(), Error> {
+        let open = || {
+            // Left over from a server that was killed; a file of any other kind is somebody's.
+            if std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket()) {
+                std::fs::remove_file(path)?;
+            }
+            let listener = std::os::unix::net::UnixListener::bind(path)?;
+            listener.set_nonblocking(true)?;
+            Ok(listener)
+        };
+        let listener = open().map_err(|source| Error::Socket { path: path.to_owned(), source })?;
+        self.sockets.push(path.to_owned());
+        self.all.push((face, Listener::Unix(listener)));
+        Ok(())
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // A restarted server takes its port back while old connections are still in TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// A listener on an event loop.
+pub(crate) enum Watched {
+    Tcp(tokio::net::TcpListener),
+    Unix(tokio::net::UnixListener),
+}
+
+impl Watched {
+    pub(crate) fn new(listener: Listener) -> io::Result<Self> {
+        Ok(match listener {
+            Listener::Tcp(listener) => Self::Tcp(tokio::net::TcpListener::from_std(listener)?),
+            Listener::Unix(listener) => Self::Unix(tokio::net::UnixListener::from_std(listener)?),
+        })
+    }
+
+    pub(crate) async fn accept(&self) -> io::Result<Accepted> {
+        Ok(match self {
+            Self::Tcp(listener) => Accepted::Tcp(listener.accept().await?.0.into_std()?),
+            Self::Unix(listener) => Accepted::Unix(listener.accept().await?.0.into_std()?),
+        })
+    }
+}

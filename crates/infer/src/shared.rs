@@ -1,0 +1,77 @@
+//! What all connections of a server share.
+//!
+//! Not here: what one connection has for itself (`connection`, `grpc`).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::Config;
+use crate::grpc::Loops;
+use crate::metrics::Metrics;
+use crate::repository::Repository;
+use crate::served::Personality;
+
+/// What all connections share.
+pub(crate) struct Shared {
+    pub(crate) repository: Repository,
+    pub(crate) metrics: Vec<Arc<Metrics>>,
+    pub(crate) body_bytes_max: usize,
+    /// Whose manners the server has where no model's count.
+    pub(crate) personality: Personality,
+    /// Load, unload and reload calls are carried out.
+    pub(crate) open_repository: bool,
+    /// A second path of the metrics.
+    pub(crate) metrics_path: Option<String>,
+    /// How long a request without a deadline of its own may wait for its evaluation.
+    pub(crate) timeout: Option<Duration>,
+    /// All event loops.
+    pub(crate) loops: Loops,
+    /// The server is about to end.
+    draining: CancellationToken,
+    /// How long a connection lives, before jitter.
+    age: Option<Duration>,
+    ages: AtomicU64,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        config: &Config,
+        repository: Repository,
+        metrics: Vec<Arc<Metrics>>,
+        loops: Loops,
+        draining: CancellationToken,
+    ) -> Self {
+        Self {
+            repository,
+            metrics,
+            body_bytes_max: config.body_bytes_max,
+            personality: config.personality,
+            open_repository: config.open_repository,
+            metrics_path: config.metrics_path.clone(),
+            timeout: config.timeout,
+            loops,
+            draining,
+            age: config.connection_age,
+            ages: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether all models answer and the server is to stay.
+    pub(crate) fn is_ready(&self) -> bool {
+        !self.draining.is_cancelled() && self.repository.is_ready()
+    }
+
+    /// When a connection that begins now has lived long enough: up to a tenth earlier or later than configured, so
+    /// that clients that came together do not come back together.
+    pub(crate) fn end_of_life(&self) -> Option<Instant> {
+        let age = self.age?;
+        // The golden ratio's multiples fill the range evenly, whichever way connections come.
+        let count = self.ages.fetch_add(1, Relaxed);
+        let share = (count.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as f64 / (1_u64 << 24) as f64;
+        Some(Instant::now() + age.mul_f64(0.9 + 0.2 * share))
+    }
+}

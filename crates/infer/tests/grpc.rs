@@ -1,0 +1,367 @@
+//! gRPC over real sockets, with a client that can be as wrong as a test wants.
+
+mod support;
+
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use codecs::wire::{Fields, put_bytes, put_bytes_always, put_int, put_message};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use infer::{Config, Personality};
+use support::Running;
+
+type Sender =
+    hyper::client::conn::http2::SendRequest<http_body_util::combinators::BoxBody<Bytes, std::io::Error>>;
+
+/// What a call came to: code, text, messages.
+#[derive(Debug)]
+struct Outcome {
+    code: u32,
+    text: String,
+    messages: Vec<Bytes>,
+}
+
+impl Outcome {
+    fn only(&self) -> &Bytes {
+        assert_eq!((self.code, self.messages.len()), (0, 1), "{self:?}");
+        &self.messages[0]
+    }
+}
+
+struct Client {
+    sender: Sender,
+    runtime: tokio::runtime::Runtime,
+    server: Running,
+}
+
+fn framed(message: &[u8]) -> Bytes {
+    let mut out = BytesMut::new();
+    out.put_u8(0);
+    out.put_u32(message.len() as u32);
+    out.extend_from_slice(message);
+    out.freeze()
+}
+
+impl Client {
+    fn new(personality: Personality, change: impl FnOnce(&mut Config)) -> Self {
+        let server = Running::like("forest_classifier", personality, |config| {
+            config.grpc = Some(([127, 0, 0, 1], 0).into());
+            change(config);
+        });
+        let address = server.0.as_ref().and_then(infer::Server::grpc_address).expect("a port");
+        Self::at(server, address)
+    }
+
+    fn at(server: Running, address: std::net::SocketAddr) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let sender = runtime.block_on(async {
+            let stream = tokio::net::TcpStream::connect(address).await.expect("a connection");
+            let (sender, connection) =
+                hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+                    .await
+                    .expect("HTTP/2");
+            tokio::spawn(connection);
+            sender
+        });
+        Self { sender, runtime, server }
+    }
+
+    fn call(&self, path: &str, message: &[u8]) -> Outcome {
+        self.runtime.block_on(raw(self.sender.clone(), path, &[], vec![framed(message)]))
+    }
+
+    fn with(&self, path: &str, headers: &[(&str, &str)], frames: Vec<Bytes>) -> Outcome {
+        self.runtime.block_on(raw(self.sender.clone(), path, headers, frames))
+    }
+}
+
+async fn raw(mut sender: Sender, path: &str, headers: &[(&str, &str)], frames: Vec<Bytes>) -> Outcome {
+    let body = StreamBody::new(futures::stream::iter(frames.into_iter().map(|data| Ok(Frame::data(data)))));
+    let mut request =
+        http::Request::post(format!("http://h{path}")).header("content-type", "application/grpc");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(body.boxed()).expect("a request");
+    let response = tokio::time::timeout(Duration::from_secs(20), sender.send_request(request));
+    let response = response.await.expect("in time").expect("an answer");
+    let (parts, body) = response.into_parts();
+    let collected = body.collect().await.expect("a body");
+    let mut headers = parts.headers;
+    headers.extend(collected.trailers().cloned().unwrap_or_default());
+    let text = |name: &str| {
+        headers.get(name).map(|value| value.to_str().expect("ASCII").to_owned()).unwrap_or_default()
+    };
+    let mut rest = collected.to_bytes();
+    let mut messages = Vec::new();
+    while rest.len() >= 5 {
+        let len = u32::from_be_bytes(rest[1..5].try_into().expect("four")) as usize;
+        let _ = rest.split_to(5);
+        messages.push(rest.split_to(len));
+    }
+    Outcome { code: text("grpc-status").parse().expect("a code"), text: text("grpc-message"), messages }
+}
+
+const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
+const STREAM: &str = "/inference.GRPCInferenceService/ModelStreamInfer";
+const ROWS: [f32; 8] = [5.1, 3.5, 1.4, 0.2, 6.7, 3.0, 5.2, 2.3];
+
+/// A `ModelInferRequest` of rows of four.
+fn infer_request(model: &str, id: &str, numbers: &[f32], raw: bool) -> Vec<u8> {
+    let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+    let mut out = Vec::new();
+    put_bytes(&mut out, 1, model.as_bytes());
+    put_bytes(&mut out, 3, id.as_bytes());
+    put_message(&mut out, 5, |out| {
+        put_bytes(out, 1, b"input-0");
+        put_bytes(out, 2, b"FP32");
+        put_bytes(out, 3, &[(numbers.len() / 4) as u8, 4]);
+        if !raw {
+            put_message(out, 5, |out| put_bytes(out, 6, &bytes));
+        }
+    });
+    if raw {
+        put_bytes_always(&mut out, 7, &bytes);
+    }
+    out
+}
+
+/// The bytes of a field, through messages within.
+fn field(message: &[u8], path: &[u32]) -> Vec<u8> {
+    let [first, rest @ ..] = path else { return message.to_vec() };
+    let found = Fields::of(message).flatten().find(|field| field.number == *first);
+    let found = found.unwrap_or_else(|| panic!("field {first} in {message:?}"));
+    field(found.bytes().expect("bytes"), rest)
+}
+
+#[test]
+fn the_open_inference_protocol_answers() {
+    let client = Client::new(Personality::Kserve, |_| {});
+    for raw in [true, false] {
+        let outcome = client.call(INFER, &infer_request("iris", "x", &ROWS, raw));
+        let answer = outcome.only();
+        assert_eq!((field(answer, &[1]), field(answer, &[3])), (b"iris".to_vec(), b"x".to_vec()));
+        if raw {
+            let classes: Vec<u8> = [0_i64, 2].iter().flat_map(|class| class.to_le_bytes()).collect();
+            assert_eq!(field(answer, &[6]), classes);
+        } else {
+            assert_eq!(field(answer, &[5, 5, 3]), [0, 2]);
+        }
+    }
+    let service = |method: &str| format!("/inference.GRPCInferenceService/{method}");
+    let mut name = Vec::new();
+    put_bytes(&mut name, 1, b"iris");
+    for (method, body, want) in [
+        ("ServerLive", &b""[..], vec![8, 1]),
+        ("ServerReady", b"", vec![8, 1]),
+        ("ModelReady", &name, vec![8, 1]),
+    ] {
+        assert_eq!(*client.call(&service(method), body).only(), want, "{method}");
+    }
+    let metadata = client.call(&service("ModelMetadata"), &name);
+    assert_eq!(field(metadata.only(), &[3]), b"sklearn");
+    assert_eq!(field(metadata.only(), &[4, 1]), b"input-0");
+    assert_eq!(field(client.call(&service("ServerMetadata"), b"").only(), &[1]), b"slipway");
+    assert_eq!(field(client.call(&service("RepositoryIndex"), b"").only(), &[1, 3]), b"READY");
+    assert_eq!(field(client.call(&service("ModelConfig"), &name).only(), &[1, 1]), b"iris");
+}
+
+#[test]
+fn a_stream_answers_each_request_and_survives_a_wrong_one() {
+    for personality in [Personality::Triton, Personality::MlServer] {
+        let client = Client::new(personality, |_| {});
+        let requests = [("1", "iris"), ("2", "rose"), ("3", "iris")]
+            .map(|(id, model)| framed(&infer_request(model, id, &ROWS, true)));
+        let outcome = client.with(STREAM, &[], requests.to_vec());
+        if personality == Personality::MlServer {
+            assert_eq!((outcome.code, outcome.messages.len()), (5, 1));
+            assert_eq!(field(&outcome.messages[0], &[3]), b"1");
+            continue;
+        }
+        assert_eq!((outcome.code, outcome.messages.len()), (0, 3), "{outcome:?}");
+        for (message, id) in outcome.messages.iter().zip([b"1", b"2", b"3"]) {
+            assert_eq!(field(message, &[2, 3]), id);
+        }
+        let error = field(&outcome.messages[1], &[1]);
+        assert_eq!(error, b"Model with name rose does not exist.");
+    }
+}
+
+#[test]
+fn tensorflow_serving_answers() {
+    let client = Client::new(Personality::TfServing, |_| {});
+    let spec =
+        |out: &mut Vec<u8>, model: &str| put_message(out, 1, |out| put_bytes(out, 1, model.as_bytes()));
+    let mut predict = Vec::new();
+    spec(&mut predict, "iris");
+    put_message(&mut predict, 2, |out| {
+        put_bytes(out, 1, b"input-0");
+        put_message(out, 2, |out| {
+            put_int(out, 1, 1);
+            put_message(out, 2, |out| {
+                put_message(out, 2, |out| put_int(out, 1, 2));
+                put_message(out, 2, |out| put_int(out, 1, 4));
+            });
+            let bytes: Vec<u8> = ROWS.iter().flat_map(|number| number.to_le_bytes()).collect();
+            put_bytes(out, 4, &bytes);
+        });
+    });
+    let outcome = client.call("/tensorflow.serving.PredictionService/Predict", &predict);
+    // The output's name and its int64_val.
+    assert_eq!(field(outcome.only(), &[1, 1]), b"output-0");
+    assert_eq!(field(outcome.only(), &[1, 2, 10]), [0, 2]);
+    assert_eq!(field(outcome.only(), &[2, 1]), b"iris");
+    let mut classify = Vec::new();
+    spec(&mut classify, "iris");
+    put_message(&mut classify, 2, |out| {
+        put_message(out, 1, |out| {
+            put_message(out, 1, |out| {
+                put_message(out, 1, |out| {
+                    put_message(out, 1, |out| {
+                        put_bytes(out, 1, b"input-0");
+                        let floats: Vec<u8> = ROWS[4..].iter().flat_map(|n| n.to_le_bytes()).collect();
+                        put_message(out, 2, |out| put_message(out, 2, |out| put_bytes(out, 1, &floats)));
+                    });
+                });
+            });
+        });
+    });
+    let outcome = client.call("/tensorflow.serving.PredictionService/Classify", &classify);
+    assert_eq!(field(outcome.only(), &[1, 1, 1, 1]), b"2");
+    let mut status = Vec::new();
+    spec(&mut status, "iris");
+    let outcome = client.call("/tensorflow.serving.ModelService/GetModelStatus", &status);
+    let version = field(outcome.only(), &[1]);
+    assert_eq!(&version[..4], [8, 1, 16, 30]);
+    put_bytes(&mut status, 2, b"signature_def");
+    let outcome = client.call("/tensorflow.serving.PredictionService/GetModelMetadata", &status);
+    assert_eq!(field(outcome.only(), &[2, 1]), b"signature_def");
+    let outcome = client.call("/tensorflow.serving.ModelService/HandleReloadConfigRequest", b"");
+    assert_eq!(outcome.code, 7, "{outcome:?}");
+    let mut rose = Vec::new();
+    spec(&mut rose, "rose");
+    let outcome = client.call("/tensorflow.serving.PredictionService/Predict", &rose);
+    assert_eq!((outcome.code, &*outcome.text), (5, "Servable not found for request: Latest(rose)"));
+}
+
+#[test]
+fn health_and_reflection_answer() {
+    let client = Client::new(Personality::Kserve, |_| {});
+    for (service, want) in
+        [("", Some(1)), ("inference.GRPCInferenceService", Some(1)), ("iris", Some(1)), ("x", None)]
+    {
+        let mut body = Vec::new();
+        put_bytes(&mut body, 1, service.as_bytes());
+        let outcome = client.call("/grpc.health.v1.Health/Check", &body);
+        match want {
+            Some(state) => assert_eq!(*outcome.only(), vec![8, state]),
+            None => assert_eq!(outcome.code, 5),
+        }
+    }
+    for version in ["v1", "v1alpha"] {
+        let path = format!("/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo");
+        let (mut list, mut symbol) = (Vec::new(), Vec::new());
+        put_bytes(&mut list, 7, b"*");
+        put_bytes(&mut symbol, 4, b"tensorflow.serving.PredictionService");
+        let outcome = client.with(&path, &[], vec![framed(&list), framed(&symbol)]);
+        assert_eq!((outcome.code, outcome.messages.len()), (0, 2));
+        assert_eq!(field(&outcome.messages[0], &[6, 1, 1]), b"inference.GRPCInferenceService");
+        assert_eq!(field(&outcome.messages[1], &[4, 1, 2]), b"tensorflow.serving");
+    }
+}
+
+#[test]
+fn what_is_wrong_has_its_code() {
+    let client = Client::new(Personality::Kserve, |config| config.body_bytes_max = 1 << 20);
+    let right = infer_request("iris", "", &ROWS, true);
+    let mut huge = vec![0];
+    huge.extend_from_slice(&[0xff; 4]);
+    let mut both = infer_request("iris", "", &ROWS, false);
+    put_bytes_always(&mut both, 7, &[0; 32]);
+    for (path, headers, frames, code, text) in [
+        (INFER, &[][..], vec![framed(&infer_request("rose", "", &ROWS, true))], 5, "does not exist"),
+        (
+            INFER,
+            &[],
+            vec![framed(&infer_request("iris", "", &ROWS[..3], true))],
+            3,
+            "FP32[0, 4] takes 0 bytes, got 12",
+        ),
+        (INFER, &[], vec![framed(&both)], 3, "both set"),
+        (INFER, &[], vec![framed(b"\xff\xff\xff")], 3, "ends within a field"),
+        (INFER, &[], vec![Bytes::from(huge)], 8, "at most 1048576"),
+        (INFER, &[], vec![Bytes::from_static(&[7, 0, 0, 0, 0])], 3, "unknown flag"),
+        (INFER, &[], vec![framed(&right).slice(..20)], 3, "ends within a message"),
+        (INFER, &[], vec![], 3, "no message"),
+        (INFER, &[("grpc-timeout", "soon")], vec![framed(&right)], 3, "grpc-timeout"),
+        (INFER, &[("grpc-timeout", "0n")], vec![framed(&right)], 4, "deadline"),
+        (INFER, &[("grpc-encoding", "br")], vec![framed(&right)], 12, "br"),
+        ("/inference.GRPCInferenceService/Nothing", &[], vec![framed(b"")], 12, "Nothing"),
+        ("/nothing", &[], vec![framed(b"")], 12, "nothing"),
+        (
+            "/inference.GRPCInferenceService/RepositoryModelUnload",
+            &[],
+            vec![framed(&right)],
+            7,
+            "--open_repository_api",
+        ),
+    ] {
+        let outcome = client.with(path, headers, frames);
+        assert_eq!(outcome.code, code, "{path} {outcome:?}");
+        assert!(outcome.text.contains(text), "{path} {outcome:?}");
+    }
+    assert_eq!(client.call(INFER, &right).code, 0);
+}
+
+#[test]
+fn messages_come_in_pieces_and_compressed() {
+    let client = Client::new(Personality::Kserve, |_| {});
+    let whole = framed(&infer_request("iris", "", &ROWS, true));
+    let pieces = whole.chunks(3).map(Bytes::copy_from_slice).collect();
+    assert_eq!(client.with(INFER, &[], pieces).code, 0);
+    let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut packer, &whole[5..]).expect("memory");
+    let mut packed = framed(&packer.finish().expect("memory")).to_vec();
+    packed[0] = 1;
+    let outcome = client.with(INFER, &[("grpc-encoding", "gzip")], vec![packed.clone().into()]);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    assert_eq!(client.with(INFER, &[], vec![packed.into()]).code, 3);
+}
+
+#[test]
+fn many_calls_of_one_connection_are_all_answered() {
+    let client = Client::new(Personality::Kserve, |_| {});
+    let message = framed(&infer_request("iris", "", &ROWS, true));
+    let codes = client.runtime.block_on(async {
+        let calls = (0..300).map(|_| raw(client.sender.clone(), INFER, &[], vec![message.clone()]));
+        futures::future::join_all(calls).await
+    });
+    assert!(codes.iter().all(|outcome| outcome.code == 0 && outcome.messages.len() == 1));
+}
+
+#[test]
+fn the_port_of_http_takes_grpc_too() {
+    let server = Running::start("forest_classifier");
+    let address = server.0.as_ref().expect("running").address();
+    let client = Client::at(server, address);
+    assert_eq!(client.call(INFER, &infer_request("iris", "", &ROWS, true)).code, 0);
+}
+
+#[test]
+fn a_stopped_server_ends_while_clients_hold_streams() {
+    let mut client = Client::new(Personality::Kserve, |_| {});
+    let body = StreamBody::new(futures::stream::pending::<Result<Frame<Bytes>, std::io::Error>>());
+    let request = http::Request::post(format!("http://h{STREAM}"))
+        .header("content-type", "application/grpc")
+        .body(body.boxed())
+        .expect("a request");
+    let response = client.runtime.block_on(client.sender.send_request(request)).expect("headers");
+    assert_eq!(response.status(), 200);
+    let server = client.server.0.take().expect("running");
+    server.stop();
+    drop(response);
+    client.runtime.shutdown_background();
+    server.join();
+}
