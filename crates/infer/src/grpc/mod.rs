@@ -154,6 +154,7 @@ pub(crate) struct Scratch {
 }
 
 thread_local! {
+    #[allow(clippy::vec_box, reason = "a call holds the box for its whole life: moving it is moving a pointer")]
     static SCRATCHES: std::cell::RefCell<Vec<Box<Scratch>>> = const { std::cell::RefCell::new(Vec::new()) };
 }
 /// Kept on each thread, at most.
