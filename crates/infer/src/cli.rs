@@ -44,6 +44,9 @@ pub struct Args {
     /// Whose error bodies, codes and colliding paths the answers follow: kserve, tfserving, triton or mlserver.
     #[arg(long, default_value = "kserve")]
     pub personality: Personality,
+    /// Carry out load, unload and reload calls on the ports of predictions.
+    #[arg(long = "open_repository_api")]
+    pub open_repository_api: bool,
     /// Host of a predictor behind a transformer. Not served.
     #[arg(long = "predictor_host", alias = "predictor-host")]
     pub predictor_host: Option<String>,
@@ -107,6 +110,7 @@ impl Args {
         config.workers = self.workers.filter(|workers| *workers > 1);
         config.method = method;
         config.personality = self.personality;
+        config.open_repository = self.open_repository_api;
         let crate::config::Source::Fixed(models) = &mut config.models;
         models.iter_mut().for_each(|model| model.personality = self.personality);
         config.body_bytes_max = self.max_body_bytes;

@@ -37,12 +37,15 @@ use crate::routes::{Routed, route};
 use crate::served::Served;
 use crate::shared::Shared;
 use crate::stream::{Rewound, Stream};
+use crate::unpack::PACK_BYTES_MIN;
 use crate::{compute, unpack};
 
 /// Between two requests.
 const IDLE_MAX: Duration = Duration::from_secs(120);
 /// Between two pieces of one request, and for a reply to be taken.
 const STALL_MAX: Duration = Duration::from_secs(30);
+/// After its first [`STALL_MAX`], a request must have come at this many bytes a second on average.
+const BYTES_A_SECOND_MIN: usize = 1 << 10;
 /// Replies that wait for one write, in bytes.
 const REPLIES_MAX: usize = 64 << 10;
 const BUFFER: usize = 8 << 10;
@@ -108,6 +111,8 @@ struct Connection<S> {
     scratch: Scratch,
     date: Date,
     timer: Pin<Box<Sleep>>,
+    /// When the request that is being read began, unless it came at once.
+    since: Option<Instant>,
     shared: Arc<Shared>,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
@@ -131,6 +136,7 @@ pub(crate) async fn serve(
         scratch: Scratch::default(),
         date: Date::new(),
         timer: Box::pin(tokio::time::sleep(IDLE_MAX)),
+        since: None,
         shared,
         metrics,
         stop,
@@ -177,6 +183,7 @@ impl<S: Stream> Connection<S> {
                 }
                 Parsed::Refused(status, why) => return Err(End::Refused(status, why)),
                 Parsed::Head(head) => {
+                    self.since = None;
                     let keep = self.message(&head).await?;
                     if !keep {
                         return self.flush().await.map_err(End::from);
@@ -211,8 +218,20 @@ impl<S: Stream> Connection<S> {
             if self.end == self.input.len() {
                 self.input.resize(room, 0);
             }
+            self.in_pace(self.end - self.start)?;
             self.read(STALL_MAX).await
         }
+    }
+
+    /// Refuses a client that sends a byte now and then to keep a connection busy.
+    fn in_pace(&mut self, arrived: usize) -> Result<(), End> {
+        let now = Instant::now();
+        let since = *self.since.get_or_insert(now);
+        let allowed = STALL_MAX + Duration::from_secs((arrived / BYTES_A_SECOND_MIN) as u64);
+        if now.duration_since(since) > allowed {
+            return Err(End::Refused(408, "the request comes too slowly"));
+        }
+        Ok(())
     }
 
     /// Reads once into the free part of the buffer; false at the end of the stream or of the time.
@@ -269,10 +288,34 @@ impl<S: Stream> Connection<S> {
                 control::answer(&order, body, &self.shared, &mut self.scratch.reply).await;
             }
         }
+        self.dress(&head.meta).await?;
         let is_old = self.end_of_life.is_some_and(|end| Instant::now() >= end);
         let keep = head.keep_alive && !is_old && !self.stop.is_cancelled();
         self.reply(!keep, head.verb != Verb::Head);
         Ok(keep)
+    }
+
+    /// Adds what goes on every reply: a page's permission to read it, and packing where the client takes that.
+    async fn dress(&mut self, meta: &Meta) -> Result<(), End> {
+        let reply = &mut self.scratch.reply;
+        if self.shared.cors {
+            reply.header("access-control-allow-origin", "*");
+            reply.header("access-control-expose-headers", "inference-header-content-length");
+        }
+        if !meta.takes_gzip || reply.body.len() < PACK_BYTES_MIN {
+            return Ok(());
+        }
+        reply.header("content-encoding", "gzip");
+        reply.header("vary", "accept-encoding");
+        if reply.body.len() <= INLINE_BYTES_MAX {
+            reply.body = unpack::pack(&reply.body);
+        } else {
+            let body = std::mem::take(&mut reply.body);
+            let packed = compute::aside(move || unpack::pack(&body)).await;
+            self.scratch.reply.body =
+                packed.map_err(|_| End::Refused(503, "the server has too much to do"))?;
+        }
+        Ok(())
     }
 
     /// Calls a model in its protocol.
@@ -334,10 +377,12 @@ impl<S: Stream> Connection<S> {
                         let room = needed.min(self.input.len() * 2);
                         self.input.resize(room, 0);
                     }
+                    self.in_pace(self.end - self.start)?;
                     if !self.read(STALL_MAX).await? {
                         return Err(End::Quiet);
                     }
                 }
+                self.since = None;
                 let range = self.start + head.len..needed;
                 self.start = needed;
                 Ok(Body::Inline(range))
@@ -357,8 +402,10 @@ impl<S: Stream> Connection<S> {
             let (used, done) = fed.map_err(|(status, why)| End::Refused(status, why))?;
             self.start += used;
             if done {
+                self.since = None;
                 return Ok(chunks.body);
             }
+            self.in_pace(chunks.body.len())?;
             self.input.copy_within(self.start..self.end, 0);
             self.end -= self.start;
             self.start = 0;

@@ -67,6 +67,7 @@ pub(crate) enum Verb {
     Get,
     Head,
     Post,
+    Options,
     Other,
 }
 
@@ -103,6 +104,7 @@ pub(crate) fn parse_head(buffer: &[u8]) -> Parsed {
             Some("GET") => Verb::Get,
             Some("POST") => Verb::Post,
             Some("HEAD") => Verb::Head,
+            Some("OPTIONS") => Verb::Options,
             _ => Verb::Other,
         },
         path: path_of(target, start),

@@ -35,6 +35,7 @@ mod served;
 mod server;
 mod shared;
 mod stream;
+mod tls;
 mod unpack;
 
 use std::net::SocketAddr;
@@ -76,6 +77,9 @@ pub enum Error {
         /// The reason.
         source: std::io::Error,
     },
+    /// A certificate or key cannot be used.
+    #[error("cannot use the certificate: {0}")]
+    Certificate(String),
     /// A thread or its event loop cannot be made.
     #[error("cannot start a worker thread")]
     Worker(#[source] std::io::Error),

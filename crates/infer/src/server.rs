@@ -29,6 +29,7 @@ use crate::metrics::Metrics;
 use crate::repository::Repository;
 use crate::shared::Shared;
 use crate::stream::Stream;
+use crate::tls::Certificates;
 use crate::{Config, Error};
 
 /// Connections on their way to a worker.
@@ -47,6 +48,8 @@ impl Server {
     /// Loads the models, opens the ports, starts the workers. Blocks while loading.
     pub fn start(config: Config) -> Result<Self, Error> {
         let repository = Repository::open(&config)?;
+        let tls = config.tls.clone().map(Certificates::open).transpose().map_err(Error::Certificate)?;
+        let tls = tls.map(Arc::new);
         let listeners = Listeners::open(&config)?;
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         let workers = config.workers.unwrap_or(cpus).clamp(1, 512);
@@ -79,6 +82,7 @@ impl Server {
                 // A token of its own: idle connections register on it, and workers must not meet on one lock.
                 stop: stop.child_token(),
                 finish: config.drain.finish,
+                tls: tls.clone(),
             };
             let first = first.take();
             let thread = std::thread::Builder::new()
@@ -196,6 +200,8 @@ struct Worker {
     metrics: Arc<Metrics>,
     stop: CancellationToken,
     finish: Duration,
+    /// Of TCP ports.
+    tls: Option<Arc<Certificates>>,
 }
 
 impl Worker {
@@ -228,7 +234,16 @@ impl Worker {
             Accepted::Tcp(stream) => {
                 let Ok(stream) = TcpStream::from_std(stream) else { return };
                 let _ = stream.set_nodelay(true);
-                self.speak(face, stream).await;
+                let Some(tls) = &self.tls else { return self.speak(face, stream).await };
+                let greeted = tokio::select! {
+                    greeted = tls.greet(face, stream) => greeted,
+                    () = self.stop.cancelled() => return,
+                };
+                match greeted {
+                    Ok((stream, true)) => self.speak(Face::Grpc, stream).await,
+                    Ok((stream, false)) => self.speak(face, stream).await,
+                    Err(error) => tracing::debug!(%error, "a TLS handshake failed"),
+                }
             }
             Accepted::Unix(stream) => {
                 let Ok(stream) = UnixStream::from_std(stream) else { return };

@@ -24,6 +24,8 @@ pub(crate) struct Shared {
     pub(crate) personality: Personality,
     /// Load, unload and reload calls are carried out.
     pub(crate) open_repository: bool,
+    /// Browsers of other sites may call.
+    pub(crate) cors: bool,
     /// A second path of the metrics.
     pub(crate) metrics_path: Option<String>,
     /// How long a request without a deadline of its own may wait for its evaluation.
@@ -51,6 +53,7 @@ impl Shared {
             body_bytes_max: config.body_bytes_max,
             personality: config.personality,
             open_repository: config.open_repository,
+            cors: config.cors,
             metrics_path: config.metrics_path.clone(),
             timeout: config.timeout,
             loops,

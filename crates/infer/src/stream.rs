@@ -28,6 +28,12 @@ impl Stream for UnixStream {
     }
 }
 
+impl Stream for tokio_rustls::server::TlsStream<TcpStream> {
+    fn try_write_now(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+}
+
 /// A stream of which some bytes were read to learn what it speaks.
 pub(crate) struct Rewound<S> {
     before: Bytes,

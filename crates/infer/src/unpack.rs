@@ -1,6 +1,6 @@
-//! Compressed bodies.
+//! Compressed bodies, in and out.
 //!
-//! What comes out is bounded by the same limit as a plain body: a small file that unpacks to gigabytes is refused
+//! What comes out of one is bounded by the same limit as a plain body: a small file that unpacks to gigabytes is refused
 //! when it reaches the limit.
 //!
 //! Not here: which codings a header names (`http`).
@@ -34,6 +34,18 @@ pub(crate) fn unpack(
         Encoding::Identity => Ok(packed.to_vec()),
         Encoding::Unknown => Err((415, "bodies may be compressed by gzip or deflate only")),
     }
+}
+
+/// Replies smaller than this go as they are: packing them costs more than sending them.
+pub(crate) const PACK_BYTES_MIN: usize = 4 << 10;
+
+/// Packs a reply's body by gzip, quickly rather than tightly.
+pub(crate) fn pack(body: &[u8]) -> Vec<u8> {
+    let out = Vec::with_capacity(body.len() / 4);
+    let mut packer = flate2::write::GzEncoder::new(out, flate2::Compression::fast());
+    // Writing to memory does not fail.
+    let _ = std::io::Write::write_all(&mut packer, body);
+    packer.finish().unwrap_or_default()
 }
 
 #[cfg(test)]

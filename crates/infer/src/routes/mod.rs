@@ -39,6 +39,9 @@ pub(crate) enum Routed {
 
 /// Finds what a request asks for and answers it if no body is needed. The reply comes cleared.
 pub(crate) fn route(verb: Verb, path: &str, shared: &Shared, reply: &mut Reply) -> Routed {
+    if verb == Verb::Options && shared.cors {
+        return preflight(reply);
+    }
     if let Some(rest) = path.strip_prefix("/v1/models/") {
         return models::route(verb, rest, shared, reply);
     }
@@ -65,8 +68,17 @@ fn get(verb: Verb, reply: &mut Reply, write: impl FnOnce(&mut Vec<u8>)) -> Route
             write(&mut reply.body);
             Routed::Answered
         }
-        Verb::Post | Verb::Other => method_not_allowed(reply),
+        Verb::Post | Verb::Options | Verb::Other => method_not_allowed(reply),
     }
+}
+
+/// What a browser asks before it lets a page of another site call.
+fn preflight(reply: &mut Reply) -> Routed {
+    reply.header("access-control-allow-methods", "GET, POST, OPTIONS");
+    let headers = "content-type, content-encoding, inference-header-content-length, authorization";
+    reply.header("access-control-allow-headers", headers);
+    reply.header("access-control-max-age", "3600");
+    Routed::Answered
 }
 
 fn method_not_allowed(reply: &mut Reply) -> Routed {

@@ -36,6 +36,7 @@ pub(super) fn malformed(verb: Verb, path: &str, reply: &mut Reply) -> Routed {
         Verb::Get => "GET",
         Verb::Head => "HEAD",
         Verb::Post => "POST",
+        Verb::Options => "OPTIONS",
         Verb::Other => "?",
     };
     let shown: String = path.chars().take(200).collect();

@@ -1,0 +1,194 @@
+//! What surrounds a call: compression, other sites' pages, unix sockets, certificates, ages and limits.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use infer::config::Tls;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::pki_types::ServerName;
+use support::Running;
+
+const ROW: &str = r#"{"instances":[[5.1,3.5,1.4,0.2]]}"#;
+
+#[test]
+fn large_replies_are_packed_for_who_takes_that() {
+    let server = Running::start("forest_classifier");
+    for (rows, is_packed) in [(10, false), (4_000, true), (60_000, true)] {
+        let body = format!("{{\"instances\":[{}]}}", vec!["[5.1,3.5,1.4,0.2]"; rows].join(","));
+        let headers = "accept-encoding: br, gzip\r\n";
+        let (status, head, reply) = server.send("/v1/models/iris:predict", headers, body.as_bytes());
+        assert_eq!((status, head.contains("content-encoding: gzip")), (200, is_packed), "{head}");
+        let mut text = String::new();
+        match is_packed {
+            true => flate2::read::GzDecoder::new(&reply[..]).read_to_string(&mut text).expect("gzip"),
+            false => (&reply[..]).read_to_string(&mut text).expect("plain"),
+        };
+        assert_eq!(text.matches('0').count(), rows);
+    }
+    let body = format!("{{\"instances\":[{}]}}", vec!["[5.1,3.5,1.4,0.2]"; 4_000].join(","));
+    let (_, head, _) =
+        server.send("/v1/models/iris:predict", "accept-encoding: gzip;q=0\r\n", body.as_bytes());
+    assert!(!head.contains("content-encoding"), "{head}");
+}
+
+#[test]
+fn pages_of_other_sites_may_call_only_where_that_was_asked_for() {
+    let ask = "OPTIONS /v1/models/iris:predict HTTP/1.1\r\norigin: http://x\r\nconnection: close\r\n\r\n";
+    let open = Running::with("forest_classifier", |config| config.cors = true);
+    let reply = open.exchange(ask.as_bytes());
+    assert!(reply.starts_with("HTTP/1.1 200"), "{reply}");
+    assert!(reply.contains("access-control-allow-origin: *") && reply.contains("allow-methods: GET, POST"));
+    let (_, head, _) = open.send("/v1/models/iris:predict", "", ROW.as_bytes());
+    assert!(head.contains("access-control-allow-origin: *"), "{head}");
+    let closed = Running::start("forest_classifier");
+    let reply = closed.exchange(ask.as_bytes());
+    assert!(reply.starts_with("HTTP/1.1 405") && !reply.contains("access-control"), "{reply}");
+}
+
+#[test]
+fn unix_sockets_are_served_and_cleaned_up() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("http.sock");
+    // As a killed server leaves it.
+    drop(std::os::unix::net::UnixListener::bind(&path).expect("a socket"));
+    let server = Running::with("forest_classifier", |config| {
+        config.http_socket = Some(path.clone());
+        config.without_http = true;
+    });
+    let mut stream = UnixStream::connect(&path).expect("a connection");
+    let request = format!(
+        "POST /v1/models/iris:predict HTTP/1.1\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{ROW}",
+        ROW.len()
+    );
+    stream.write_all(request.as_bytes()).expect("sent");
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).expect("a reply");
+    assert!(reply.ends_with(r#"{"predictions":[0]}"#), "{reply}");
+    drop(server);
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_connection_that_is_old_is_told_to_leave() {
+    let server = Running::with("forest_classifier", |config| config.connection_age = Some(Duration::ZERO));
+    let reply = server.exchange(b"GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n\r\n");
+    assert_eq!((reply.matches("HTTP/1.1 200").count(), reply.contains("connection: close")), (1, true));
+}
+
+#[test]
+fn more_connections_than_allowed_wait_for_others_to_end() {
+    let server = Running::with("forest_classifier", |config| config.connections_max = 1);
+    let mut first = server.connect();
+    first.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("sent");
+    let mut start = [0; 12];
+    first.read_exact(&mut start).expect("a reply");
+    let mut second = server.connect();
+    second.write_all(b"GET / HTTP/1.1\r\nconnection: close\r\n\r\n").expect("sent");
+    second.set_read_timeout(Some(Duration::from_millis(200))).expect("a timeout");
+    assert!(second.read(&mut start).is_err(), "it has to wait");
+    drop(first);
+    second.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
+    second.read_exact(&mut start).expect("a reply");
+    assert_eq!(&start, b"HTTP/1.1 200");
+}
+
+#[test]
+fn a_draining_server_is_not_ready_and_still_answers() {
+    let server = Running::with("forest_classifier", |config| config.drain.grace = Duration::from_millis(300));
+    assert_eq!(server.ask("GET", "/v2/health/ready", "").0, 200);
+    server.0.as_ref().expect("running").stop();
+    assert_eq!(server.ask("GET", "/v2/health/ready", "").0, 503);
+    assert_eq!(server.predict(ROW).0, 200);
+}
+
+/// An authority of the test's own.
+struct Authority(Issuer<'static, KeyPair>, String);
+
+impl Authority {
+    fn new(name: &str) -> Self {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.self_signed(&key).expect("a certificate").pem();
+        Self(Issuer::new(params, key), certificate)
+    }
+
+    /// Writes `NAME.pem` and `NAME.key`.
+    fn issue(&self, folder: &Path, name: &str) {
+        let params = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.signed_by(&key, &self.0).expect("a certificate");
+        std::fs::write(folder.join(format!("{name}.key")), key.serialize_pem()).expect("written");
+        std::fs::write(folder.join(format!("{name}.pem")), certificate.pem()).expect("written");
+    }
+}
+
+/// A whole HTTP exchange over TLS, or why there is none.
+fn secure(server: &Running, authority: &Authority, identity: Option<&Path>) -> Result<String, String> {
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(authority.1.as_bytes()).expect("PEM")).expect("a root");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(roots);
+    let config = match identity {
+        None => builder.with_no_client_auth(),
+        Some(path) => {
+            let chain = vec![CertificateDer::from_pem_file(path.with_extension("pem")).expect("PEM")];
+            let key = PrivateKeyDer::from_pem_file(path.with_extension("key")).expect("PEM");
+            builder.with_client_auth_cert(chain, key).expect("an identity")
+        }
+    };
+    let name = ServerName::try_from("localhost").expect("a name");
+    let mut client = rustls::ClientConnection::new(Arc::new(config), name).expect("a client");
+    let mut socket = server.connect();
+    let mut stream = rustls::Stream::new(&mut client, &mut socket);
+    let request = format!(
+        "POST /v1/models/iris:predict HTTP/1.1\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{ROW}",
+        ROW.len()
+    );
+    stream.write_all(request.as_bytes()).map_err(|error| error.to_string())?;
+    let mut reply = String::new();
+    match stream.read_to_string(&mut reply) {
+        Err(error) if reply.is_empty() => Err(error.to_string()),
+        _ => Ok(reply),
+    }
+}
+
+#[test]
+fn certificates_are_shown_asked_for_and_renewed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (old, new, clients) = (Authority::new("old"), Authority::new("new"), Authority::new("clients"));
+    old.issue(folder.path(), "server");
+    clients.issue(folder.path(), "client");
+    old.issue(folder.path(), "stranger");
+    std::fs::write(folder.path().join("clients.pem"), &clients.1).expect("written");
+    let server = Running::with("forest_classifier", |config| {
+        config.tls = Some(Tls {
+            certificate: folder.path().join("server.pem"),
+            key: folder.path().join("server.key"),
+            client_authorities: Some(folder.path().join("clients.pem")),
+        });
+    });
+    let client = folder.path().join("client");
+    let reply = secure(&server, &old, Some(&client)).expect("a reply");
+    assert!(reply.ends_with(r#"{"predictions":[0]}"#), "{reply}");
+    secure(&server, &old, None).expect_err("no certificate");
+    secure(&server, &old, Some(&folder.path().join("stranger"))).expect_err("another authority's");
+    secure(&server, &new, Some(&client)).expect_err("not yet renewed");
+    // A key that does not fit yet: the old certificate stays.
+    std::fs::write(folder.path().join("server.pem"), "rubbish").expect("written");
+    std::thread::sleep(Duration::from_millis(1_050));
+    secure(&server, &old, Some(&client)).expect("the old one stays");
+    new.issue(folder.path(), "server");
+    std::thread::sleep(Duration::from_millis(1_050));
+    secure(&server, &new, Some(&client)).expect("renewed");
+}
