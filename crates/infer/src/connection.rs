@@ -38,7 +38,7 @@ use crate::served::Served;
 use crate::shared::Shared;
 use crate::stream::{Rewound, Stream};
 use crate::unpack::PACK_BYTES_MIN;
-use crate::{compute, unpack};
+use crate::{compute, explain, unpack};
 
 /// Between two requests.
 const IDLE_MAX: Duration = Duration::from_secs(120);
@@ -329,6 +329,14 @@ impl<S: Stream> Connection<S> {
         let desk = Desk { outputs, reply, metrics: &self.metrics, timeout: self.shared.timeout };
         match kind {
             Kind::V1 => drive::call(v1, served, body, meta, desk).await,
+            Kind::Explain => {
+                let body = match body {
+                    drive::Body::Small(body) => Bytes::copy_from_slice(body),
+                    drive::Body::Large(body) => body,
+                };
+                desk.reply.clear();
+                explain::answer(served, body, desk.reply).await;
+            }
             Kind::V2 => drive::call(v2, served, body, meta, desk).await,
             Kind::Tfs(call) => {
                 tfs.begin(call);

@@ -104,6 +104,8 @@ pub(crate) enum Kind {
     V1,
     /// The Open Inference Protocol's `/infer`.
     V2,
+    /// KServe's V1 `:explain`.
+    Explain,
     /// TensorFlow Serving's calls.
     Tfs(TfsCall),
 }

@@ -22,6 +22,7 @@ mod control;
 mod drive;
 pub mod evaluate;
 mod exchange;
+mod explain;
 mod files;
 mod grpc;
 mod http;
@@ -42,6 +43,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 pub use config::Config;
+pub use explain::Origin;
 pub use files::{Disk, inspect};
 pub use models::{Inspection, Method};
 pub use refusal::{Reason, Refusal};

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use models::{Backend, Chosen, Folder, Limits, LoadError, Method, Native};
 
+use crate::explain::Origin;
 use crate::files::Disk;
 use crate::served::{About, Personality, Served};
 
@@ -28,6 +29,7 @@ pub(crate) struct Order {
 pub(crate) fn load(order: &Order) -> Result<Served, String> {
     let start = Instant::now();
     let (chosen, bytes) = read_chosen(&order.path, &order.limits).map_err(|error| error.to_string())?;
+    let origin = Origin::new(&order.path, &chosen.path, order.limits);
     let size = bytes.len() as u64;
     let (backend, about): (Box<dyn Backend>, About) = if onnx::is_onnx(&bytes) {
         let model = onnx::Onnx::load(&bytes).map_err(|error| error.to_string())?;
@@ -45,6 +47,7 @@ pub(crate) fn load(order: &Order) -> Result<Served, String> {
     let mut served = Served::new(order.name.clone(), order.version, order.personality, backend);
     let load_time = start.elapsed();
     served.about = About { file: chosen.path, load_time, ..about };
+    served.origin = Some(origin);
     report(&served, &order.path);
     Ok(served)
 }

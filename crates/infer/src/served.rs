@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use models::Backend;
 
+use crate::explain::Origin;
+
 /// Whose error bodies, codes and colliding paths a model's answers follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Personality {
@@ -112,6 +114,8 @@ pub struct Served {
     pub width: usize,
     /// Where it came from.
     pub about: About,
+    /// What `:explain` reads.
+    pub origin: Option<Origin>,
     /// Who is told of its end.
     pub(crate) gone: Gone,
 }
@@ -138,6 +142,7 @@ impl Served {
             backend: Kept::new(backend),
             width,
             about: About::default(),
+            origin: None,
             gone: Gone::default(),
         }
     }

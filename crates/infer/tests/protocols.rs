@@ -277,3 +277,45 @@ fn columns_of_texts_are_taken_in_every_form() {
     let (status, answer) = server.predict(r#"{"instances":[["green",1]]}"#);
     assert!(status == 400 && answer.contains("instance 0 has 2 values, expected 4"), "{answer}");
 }
+
+#[test]
+fn models_are_explained() {
+    let server = Running::with("forest_classifier", |config| config.method = infer::Method::Probabilities);
+    let rows = "[[5.1,3.5,1.4,0.2],[6.7,3.0,5.2,2.3]]";
+    let (_, shares) = server.predict(&format!(r#"{{"instances":{rows}}}"#));
+    let shares: serde_json::Value = serde_json::from_str(&shares).expect("JSON");
+    for body in [
+        format!(r#"{{"instances":{rows}}}"#),
+        format!(r#"{{"instances":{rows},"background":[[5.0,3.3,1.5,0.3],[6.0,3.0,4.8,1.8]]}}"#),
+    ] {
+        let (status, answer) = server.ask("POST", "/v1/models/iris:explain", &body);
+        assert_eq!(status, 200, "{answer}");
+        let answer: serde_json::Value = serde_json::from_str(&answer).expect("JSON");
+        let explanations = &answer["explanations"];
+        assert_eq!(explanations["method"], "tree");
+        // What the columns add to the base is the answer.
+        for row in 0..2 {
+            for class in 0..3 {
+                let added: f64 = (0..4)
+                    .map(|column| explanations["values"][row][column][class].as_f64().expect("a number"))
+                    .sum();
+                let base = explanations["base_values"][class].as_f64().expect("a number");
+                let want = shares["predictions"][row][class].as_f64().expect("a number");
+                assert!((base + added - want).abs() < 1e-9, "{row} {class}: {base} + {added}, not {want}");
+            }
+        }
+    }
+    for (method, body, status, want) in [
+        ("GET", "", 405, ""),
+        ("POST", r#"{"instances":[[1,2]]}"#, 400, "2 values, expected 4"),
+        ("POST", r#"{"instances":[[1,2,3,4]],"background":[[1]]}"#, 400, "no rows of 4 columns"),
+        ("POST", r#"{"instances":[[1,2,3,4]],"background":1}"#, 400, "expected a list"),
+    ] {
+        let (got, answer) = server.ask(method, "/v1/models/iris:explain", body);
+        assert!(got == status && answer.contains(want), "{answer}");
+    }
+    let other = Running::start("svc_rbf");
+    let (status, answer) =
+        other.ask("POST", "/v1/models/iris:explain", &format!(r#"{{"instances":{rows}}}"#));
+    assert!(status == 501 && answer.contains("background"), "{answer}");
+}

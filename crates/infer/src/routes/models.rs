@@ -122,11 +122,7 @@ fn kserve(
         (Err(error), _) => return no_such_model(error, reply),
     };
     match (action, verb) {
-        ("explain", Verb::Post) => {
-            reply.status = 501;
-            write_error(&mut reply.body, "this model has no explainer");
-            Routed::Answered
-        }
+        ("explain", Verb::Post) => Routed::Call(served, Kind::Explain),
         ("predict" | "explain" | "classify" | "regress", _) => method_not_allowed(reply),
         ("", _) => get(verb, reply, |out| super::ready(out, &served.name)),
         _ => no_such_path(reply),
