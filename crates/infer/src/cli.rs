@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Parser};
 
+use crate::ports::Ports;
 use crate::{Config, Method, Personality};
 
 /// Serve models over KServe's V1 protocol, the Open Inference Protocol and TensorFlow Serving's API.
@@ -32,9 +33,12 @@ pub struct Args {
     /// Port of gRPC; 0 takes a free one. The port of HTTP takes gRPC too.
     #[arg(long = "grpc_port", alias = "grpc-port", default_value_t = 8081)]
     pub grpc_port: u16,
-    /// Whether gRPC gets a port of its own.
-    #[arg(long = "enable_grpc", alias = "enable-grpc", default_value_t = false, action = ArgAction::Set)]
-    pub enable_grpc: bool,
+    /// Whether gRPC gets a port of its own; by default if that port is free and HTTP's is not chosen freely.
+    #[arg(long = "enable_grpc", alias = "enable-grpc", action = ArgAction::Set)]
+    pub enable_grpc: Option<bool>,
+    /// How clients reach the server.
+    #[command(flatten)]
+    pub ports: Ports,
     /// Threads that serve; by default (and for KServe's default of 1) one for each CPU.
     #[arg(long)]
     pub workers: Option<usize>,
@@ -104,7 +108,9 @@ impl Args {
         let folder = self.model_dir.strip_prefix("file://").unwrap_or(&self.model_dir);
         let mut config = Config::new(self.model_name.as_str(), folder);
         config.http = SocketAddr::new(pod_ip.unwrap_or(self.host), self.http_port);
-        if self.enable_grpc {
+        self.ports.apply(&mut config);
+        config.grpc_required = self.enable_grpc == Some(true);
+        if self.enable_grpc.unwrap_or(self.http_port != 0) {
             config.grpc = Some(SocketAddr::new(pod_ip.unwrap_or(self.host), self.grpc_port));
         }
         config.workers = self.workers.filter(|workers| *workers > 1);

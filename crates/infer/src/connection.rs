@@ -326,7 +326,7 @@ impl<S: Stream> Connection<S> {
             Body::Own(body) => drive::Body::Large(body.into()),
         };
         let Scratch { v1, v2, tfs, outputs, reply } = &mut self.scratch;
-        let desk = Desk { outputs, reply, metrics: &self.metrics, timeout: self.shared.timeout };
+        let desk = Desk { outputs, reply, metrics: &self.metrics, shared: &self.shared };
         match kind {
             Kind::V1 => drive::call(v1, served, body, meta, desk).await,
             Kind::Explain => {

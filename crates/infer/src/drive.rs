@@ -17,7 +17,8 @@ use crate::exchange::{Asked, Message, Protocol, Reply};
 use crate::http::Meta;
 use crate::metrics::Metrics;
 use crate::refusal::{Reason, Refusal};
-use crate::served::Served;
+use crate::served::{Personality, Served};
+use crate::shared::Shared;
 
 /// Beyond this many bytes, even parsing leaves the event loop.
 pub(crate) const INLINE_BYTES_MAX: usize = 64 << 10;
@@ -35,8 +36,7 @@ pub(crate) struct Desk<'a> {
     pub(crate) outputs: &'a mut Outputs,
     pub(crate) reply: &'a mut Reply,
     pub(crate) metrics: &'a Arc<Metrics>,
-    /// For requests whose headers set none.
-    pub(crate) timeout: Option<Duration>,
+    pub(crate) shared: &'a Shared,
 }
 
 /// Answers a call; the reply is complete afterwards, whatever happened.
@@ -48,7 +48,7 @@ pub(crate) async fn call<P: Protocol>(
     desk: Desk<'_>,
 ) {
     desk.reply.clear();
-    let meta = &Meta { timeout: meta.timeout.or(desk.timeout), ..*meta };
+    let meta = &Meta { timeout: meta.timeout.or(desk.shared.timeout), ..*meta };
     let done = match body {
         Body::Small(body) => {
             small(protocol, served, body, meta, desk.outputs, desk.reply, desk.metrics).await
@@ -59,6 +59,10 @@ pub(crate) async fn call<P: Protocol>(
     };
     if let Err(refusal) = done {
         refuse(protocol, Some(served), &refusal, desk.reply);
+        let upstream = desk.shared.upstream_codes && served.personality == Personality::Kserve;
+        if upstream && refusal.reason == Reason::Input {
+            desk.reply.status = 500;
+        }
     }
 }
 

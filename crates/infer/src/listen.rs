@@ -55,7 +55,14 @@ impl Listeners {
             listeners.http = Some(listeners.port(Face::Http, config.http)?);
         }
         if let Some(address) = config.grpc {
-            listeners.grpc = Some(listeners.port(Face::Grpc, address)?);
+            listeners.grpc = match listeners.port(Face::Grpc, address) {
+                Ok(own) => Some(own),
+                Err(error) if config.grpc_required || config.without_http => return Err(error),
+                Err(error) => {
+                    tracing::warn!(%error, "gRPC has no port of its own; the port of HTTP takes it");
+                    None
+                }
+            };
         }
         for (face, path) in [(Face::Http, &config.http_socket), (Face::Grpc, &config.grpc_socket)] {
             if let Some(path) = path {

@@ -30,6 +30,8 @@ pub(crate) struct Shared {
     pub(crate) metrics_path: Option<String>,
     /// How long a request without a deadline of its own may wait for its evaluation.
     pub(crate) timeout: Option<Duration>,
+    /// KServe's models answer 500 to inputs that do not fit.
+    pub(crate) upstream_codes: bool,
     /// All event loops.
     pub(crate) loops: Loops,
     /// The server is about to end.
@@ -56,6 +58,7 @@ impl Shared {
             cors: config.cors,
             metrics_path: config.metrics_path.clone(),
             timeout: config.timeout,
+            upstream_codes: config.upstream_codes,
             loops,
             draining,
             age: config.connection_age,

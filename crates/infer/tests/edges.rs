@@ -192,3 +192,23 @@ fn certificates_are_shown_asked_for_and_renewed() {
     std::thread::sleep(Duration::from_millis(1_050));
     secure(&server, &new, Some(&client)).expect("renewed");
 }
+
+#[test]
+fn upstreams_code_for_a_wrong_input_is_there_for_who_needs_it() {
+    let body = r#"{"instances":[[5.1,3.5,1.4]]}"#;
+    assert_eq!(Running::start("forest_classifier").predict(body).0, 400);
+    let server = Running::with("forest_classifier", |config| config.upstream_codes = true);
+    assert_eq!(server.predict(body).0, 500);
+    assert_eq!(server.predict("{").0, 400);
+}
+
+#[test]
+fn a_half_closed_connection_is_answered_if_its_request_was_whole() {
+    let server = Running::start("forest_classifier");
+    // Half closed after a whole request: answered.
+    let whole =
+        format!("POST /v1/models/iris:predict HTTP/1.1\r\ncontent-length: {}\r\n\r\n{ROW}", ROW.len());
+    assert!(server.exchange(whole.as_bytes()).ends_with(r#"{"predictions":[0]}"#));
+    // Half closed within one: nothing to answer, and the connection ends.
+    assert_eq!(server.exchange(&whole.as_bytes()[..whole.len() - 3]), "");
+}

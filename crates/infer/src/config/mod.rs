@@ -173,6 +173,8 @@ pub struct Config {
     pub http_socket: Option<PathBuf>,
     /// Where gRPC is served; `None` is nowhere but on the port of HTTP.
     pub grpc: Option<SocketAddr>,
+    /// A server whose port of gRPC is taken ends; else it says so, and the port of HTTP takes gRPC anyway.
+    pub grpc_required: bool,
     /// A unix socket that gRPC is served on as well.
     pub grpc_socket: Option<PathBuf>,
     /// Certificates of the ports.
@@ -193,6 +195,8 @@ pub struct Config {
     pub body_bytes_max: usize,
     /// How long a request without a deadline of its own may wait for its evaluation; `None` is for ever.
     pub timeout: Option<Duration>,
+    /// KServe's models answer 500 to inputs that do not fit, as upstream does, instead of 400.
+    pub upstream_codes: bool,
     /// Open connections, at most; beyond it new ones wait in the backlog.
     pub connections_max: u64,
     /// How long a connection lives, give or take a tenth; `None` is as long as its client wants.
@@ -219,6 +223,7 @@ impl Config {
             without_http: false,
             http_socket: None,
             grpc: None,
+            grpc_required: true,
             grpc_socket: None,
             tls: None,
             cors: false,
@@ -229,6 +234,7 @@ impl Config {
             method: Method::Predict,
             body_bytes_max: 64 << 20,
             timeout: None,
+            upstream_codes: false,
             connections_max: 50_000,
             connection_age: None,
             limits: Limits::default(),

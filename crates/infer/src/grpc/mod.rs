@@ -286,7 +286,7 @@ async fn evaluate<P: Protocol>(
     message: Bytes,
     meta: &Meta,
 ) -> Outcome {
-    let desk = Desk { outputs, reply, metrics: &context.metrics, timeout: context.shared.timeout };
+    let desk = Desk { outputs, reply, metrics: &context.metrics, shared: &context.shared };
     let rows = message.len() / (8 * served.width.max(1)) + 1;
     let cost = served.backend.row_cost_ns().saturating_mul(rows as u64);
     let several = context.calls.load(Relaxed) > 1;
