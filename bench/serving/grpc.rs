@@ -1,8 +1,8 @@
 //! A closed-loop load generator for gRPC: some connections, each with some calls under way at any time.
 //!
 //! `grpc ADDRESS MODEL CONNECTIONS STREAMS SECONDS` asks for one row of four numbers over and over and prints one line
-//! of JSON: calls, errors, rate, and quantiles of the latency in microseconds. One event loop for each connection, at
-//! most one for each CPU.
+//! of JSON: calls, errors, rate, and quantiles of the latency in microseconds. One event loop for one connection,
+//! and one for each CPU for more.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -77,7 +77,10 @@ fn main() -> Result<(), Error> {
     };
     let (connections, streams): (usize, usize) = (connections.parse()?, streams.parse()?);
     let seconds: u64 = seconds.parse()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = match connections {
+        1 => tokio::runtime::Builder::new_current_thread().enable_all().build()?,
+        _ => tokio::runtime::Builder::new_multi_thread().enable_all().build()?,
+    };
     let end = Instant::now() + Duration::from_secs(seconds);
     let (message, mut tasks) = (message(model), Vec::new());
     for _ in 0..connections {

@@ -94,7 +94,8 @@ pub(crate) async fn serve(
     let service = service_fn(move |request: Request<Incoming>| {
         let context = own.clone();
         context.seen.fetch_add(1, Relaxed);
-        async move { Ok::<_, Infallible>(answer(&context, request).await) }
+        // Boxed: its future is large, and hyper and the loop move what they are given several times.
+        async move { Ok::<_, Infallible>(Box::pin(answer(&context, request)).await) }
     });
     let mut builder = http2::Builder::new(context.shared.loops.of_connection(calls));
     builder
