@@ -185,7 +185,7 @@ fn a_stream_answers_each_request_and_survives_a_wrong_one() {
             assert_eq!(field(message, &[2, 3]), id);
         }
         let error = field(&outcome.messages[1], &[1]);
-        assert_eq!(error, b"Model with name rose does not exist.");
+        assert_eq!(error, b"Request for unknown model: 'rose' is not found");
     }
 }
 
@@ -364,4 +364,45 @@ fn a_stopped_server_ends_while_clients_hold_streams() {
     drop(response);
     client.runtime.shutdown_background();
     server.join();
+}
+
+/// A frame of HTTP/2.
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut out = (payload.len() as u32).to_be_bytes()[1..].to_vec();
+    out.extend_from_slice(&[kind, flags]);
+    out.extend_from_slice(&stream.to_be_bytes());
+    out.extend_from_slice(payload);
+    out
+}
+
+#[test]
+fn streams_that_are_reset_at_once_cost_their_client_the_connection() {
+    use std::io::{Read, Write};
+    let client = Client::new(Personality::Kserve, |_| {});
+    let address = client.server.0.as_ref().and_then(infer::Server::grpc_address).expect("a port");
+    let mut stream = std::net::TcpStream::connect(address).expect("a connection");
+    stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
+    let mut wire = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    wire.extend(frame(4, 0, 0, &[]));
+    // POST, http, a path and a content type as literals that are not indexed.
+    let mut headers = vec![0x83, 0x86, 0x04, INFER.len() as u8];
+    headers.extend_from_slice(INFER.as_bytes());
+    headers.extend_from_slice(b"\x0f\x10\x10application/grpc");
+    for index in 0..20_000 {
+        wire.extend(frame(1, 4, 1 + 2 * index, &headers));
+        wire.extend(frame(3, 0, 1 + 2 * index, &8_u32.to_be_bytes()));
+    }
+    // The server may close before it has read all.
+    let _ = stream.write_all(&wire);
+    let mut reply = Vec::new();
+    let _ = stream.read_to_end(&mut reply);
+    let mut rest = &reply[..];
+    let mut calm = false;
+    while let [a, b, c, kind, _, _, _, _, _, after @ ..] = rest {
+        let len = u32::from_be_bytes([0, *a, *b, *c]) as usize;
+        calm |= *kind == 7 && after.get(4..8) == Some(&11_u32.to_be_bytes());
+        rest = after.get(len..).unwrap_or_default();
+    }
+    assert!(calm, "GOAWAY with ENHANCE_YOUR_CALM in {} bytes", reply.len());
+    assert_eq!(client.call(INFER, &infer_request("iris", "", &ROWS, true)).code, 0);
 }

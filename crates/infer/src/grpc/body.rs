@@ -122,11 +122,29 @@ impl Messages {
         })
     }
 
+    /// The next message with what it counts, which it gives back when it was worked on: for streams that work on
+    /// several at once.
+    pub(crate) async fn next_counted(&mut self) -> Result<Option<(Bytes, Counted)>, Refusal> {
+        let message = self.next().await?;
+        let count = self.counted.saturating_sub(self.held.len());
+        self.counted -= count;
+        Ok(message.map(|message| (message, Counted(self.context.clone(), count))))
+    }
+
     /// The message before was worked on.
     fn count_down(&mut self) {
         let done = self.counted.saturating_sub(self.held.len());
         self.counted -= done;
         self.context.bytes.fetch_sub(done, Relaxed);
+    }
+}
+
+/// Bytes of a message that is worked on.
+pub(crate) struct Counted(Arc<Context>, usize);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.bytes.fetch_sub(self.1, Relaxed);
     }
 }
 

@@ -27,6 +27,7 @@ use crate::exchange::{Asked, Message, Protocol, Reply};
 use crate::http::Meta;
 use crate::refusal::{Reason, Refusal};
 use crate::repository::NotServed;
+use crate::routes::refusal_of;
 use crate::routes::v1::malformed as wrong;
 use crate::routes::v2::{self, EXTENSIONS, Ids, KSERVE_EXTENSION};
 use crate::served::{Personality, Served};
@@ -121,7 +122,8 @@ impl Protocol for Infer {
 
 fn find(context: &Context, name: &str, version: &str) -> Result<Arc<Served>, Refusal> {
     let which = v2::which(version)?;
-    context.shared.repository.find(name, which).map_err(Refusal::from)
+    let found = context.shared.repository.find(name, which);
+    found.map_err(|error| refusal_of(error, context.shared.personality))
 }
 
 /// `ModelInfer`.
@@ -137,32 +139,42 @@ async fn infer(context: &Context, message: Bytes, meta: &Meta, wrap: Wrap) -> Ou
     outcome
 }
 
-/// The answers of `ModelStreamInfer`, in the order of the requests.
+/// Requests of one stream that are worked on at once.
+const STREAM_AT_ONCE: usize = 32;
+
+/// The answers of `ModelStreamInfer`, in the order of the requests, several of which are worked on at once.
 pub(super) fn answers(
     context: Arc<Context>,
     messages: Messages,
     meta: Meta,
 ) -> BoxStream<'static, Result<Bytes, Refusal>> {
-    stream::unfold((context, messages), move |(context, mut messages)| async move {
-        let request = match messages.next().await {
-            Ok(Some(request)) => request,
-            Ok(None) => return None,
-            Err(refusal) => return Some((Err(refusal), (context, messages))),
-        };
-        let work = infer(&context, request.clone(), &meta, Wrap::Stream);
-        let answer = match in_time(meta.timeout, work).await {
-            Ok(answer) => {
-                context.metrics.count_answer(200);
-                Ok(answer)
+    let requests = stream::unfold(Some(messages), |messages| async move {
+        let mut messages = messages?;
+        match messages.next_counted().await {
+            Ok(Some(request)) => Some((Ok(request), Some(messages))),
+            Ok(None) => None,
+            // What follows a broken message cannot be read.
+            Err(refusal) => Some((Err(refusal), None)),
+        }
+    });
+    let answers = requests.map(move |request| {
+        let context = context.clone();
+        async move {
+            let (request, _counted) = request?;
+            let work = infer(&context, request.clone(), &meta, Wrap::Stream);
+            match in_time(meta.timeout, work).await {
+                Ok(answer) => {
+                    context.metrics.count_answer(200);
+                    Ok(answer)
+                }
+                Err(refusal) => {
+                    context.metrics.count_answer(refusal.http());
+                    stream_refusal(&context, &request, refusal)
+                }
             }
-            Err(refusal) => {
-                context.metrics.count_answer(refusal.http());
-                stream_refusal(&context, &request, refusal)
-            }
-        };
-        Some((answer, (context, messages)))
-    })
-    .boxed()
+        }
+    });
+    answers.buffered(STREAM_AT_ONCE).boxed()
 }
 
 /// One request's failure does not end a stream, except where its protocol has no other way to tell.

@@ -94,9 +94,30 @@ fn no_such_path(reply: &mut Reply) -> Routed {
     Routed::Answered
 }
 
-/// The answer of KServe's framework where no version answers.
-fn no_such_model(error: NotServed, reply: &mut Reply) -> Routed {
-    let refusal = Refusal::from(error);
+/// What a model that does not answer is called by the peer whose manners the server has.
+pub(crate) fn refusal_of(error: NotServed, personality: Personality) -> Refusal {
+    let mut refusal = Refusal::from(error.clone());
+    match (personality, error) {
+        (Personality::Triton, NotServed::Model(name)) => {
+            refusal.text = format!("Request for unknown model: '{name}' is not found");
+        }
+        (Personality::Triton, NotServed::Version(name, version)) => {
+            refusal.text = format!("Request for unknown model: '{name}' version {version} is not found");
+        }
+        (Personality::MlServer, NotServed::Model(name)) => {
+            refusal.text = format!("Model {name} not found");
+        }
+        (Personality::MlServer, NotServed::Version(name, version)) => {
+            refusal.text = format!("Model {name} with version {version} not found");
+        }
+        _ => {}
+    }
+    refusal
+}
+
+/// The answer where no version answers.
+fn no_such_model(error: NotServed, personality: Personality, reply: &mut Reply) -> Routed {
+    let refusal = refusal_of(error, personality);
     reply.status = refusal.http();
     write_error(&mut reply.body, &refusal.text);
     Routed::Answered

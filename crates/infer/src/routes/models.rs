@@ -93,7 +93,7 @@ pub(super) fn route(verb: Verb, rest: &str, shared: &Shared, reply: &mut Reply) 
             Ok(served) if tfs_path => Routed::Call(served, Kind::Tfs(TfsCall::Predict)),
             Ok(served) => Routed::Call(served, Kind::V1),
             Err(error) if tfs_path => tfs::not_served(&error, &path, reply),
-            Err(error) => no_such_model(error, reply),
+            Err(error) => no_such_model(error, personality, reply),
         },
         ("classify" | "regress", Verb::Post) => match found {
             Ok(served) if path.action == "classify" => Routed::Call(served, Kind::Tfs(TfsCall::Classify)),
@@ -101,7 +101,7 @@ pub(super) fn route(verb: Verb, rest: &str, shared: &Shared, reply: &mut Reply) 
             Err(error) => tfs::not_served(&error, &path, reply),
         },
         (_, _) if tfs_path => tfs::malformed(verb, &format!("/v1/models/{rest}"), reply),
-        (action, verb) => kserve(action, verb, found, reply),
+        (action, verb) => kserve(action, verb, found, personality, reply),
     }
 }
 
@@ -110,6 +110,7 @@ fn kserve(
     action: &str,
     verb: Verb,
     found: Result<std::sync::Arc<crate::served::Served>, NotServed>,
+    personality: Personality,
     reply: &mut Reply,
 ) -> Routed {
     let served = match (found, action) {
@@ -119,7 +120,7 @@ fn kserve(
             write_error(&mut reply.body, &error.to_string());
             return Routed::Answered;
         }
-        (Err(error), _) => return no_such_model(error, reply),
+        (Err(error), _) => return no_such_model(error, personality, reply),
     };
     match (action, verb) {
         ("explain", Verb::Post) => Routed::Call(served, Kind::Explain),

@@ -46,7 +46,7 @@ pub(super) fn route(verb: Verb, rest: &str, shared: &Shared, reply: &mut Reply) 
         }
         "/models" => super::v1::list(verb, &shared.repository, reply),
         _ => match rest.strip_prefix("/models/") {
-            Some(rest) => model(verb, rest, &shared.repository, reply),
+            Some(rest) => model(verb, rest, shared, reply),
             None => repository(verb, rest, reply),
         },
     }
@@ -101,7 +101,8 @@ pub(crate) fn which(version: &str) -> Result<Which<'_>, Refusal> {
 }
 
 /// `/v2/models/…`.
-fn model(verb: Verb, rest: &str, repository: &Repository, reply: &mut Reply) -> Routed {
+fn model(verb: Verb, rest: &str, shared: &Shared, reply: &mut Reply) -> Routed {
+    let repository = &shared.repository;
     let (name, mut action) = rest.split_once('/').unwrap_or((rest, ""));
     let name = percent_decoded(name);
     let mut version = "";
@@ -126,7 +127,7 @@ fn model(verb: Verb, rest: &str, repository: &Repository, reply: &mut Reply) -> 
                 out.extend_from_slice(b",\"ready\":false}");
             });
         }
-        Err(error) => return no_such_model(error, reply),
+        Err(error) => return no_such_model(error, shared.personality, reply),
     };
     match (action, verb) {
         ("", _) => get(verb, reply, |out| metadata(out, &served, &versions(repository, &served))),
