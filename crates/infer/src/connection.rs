@@ -9,16 +9,18 @@
 //!
 //! Not here: what messages mean (`http`, `routes`), the number of connections (`server`).
 
+use std::future::poll_fn;
 use std::io;
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use codecs::v1::write_error;
 use models::Outputs;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -26,9 +28,7 @@ use crate::control;
 use crate::drive::{self, Desk, INLINE_BYTES_MAX};
 use crate::exchange::{Kind, Protocol, Reply};
 use crate::grpc;
-use crate::http::{
-    Chunks, Date, Encoding, Framing, HEAD_BYTES_MAX, Head, Meta, Parsed, Verb, parse_head, write_head,
-};
+use crate::http::{Date, Encoding, HEAD_BYTES_MAX, Head, Meta, Parsed, Verb, parse_head, write_head};
 use crate::metrics::{self, Metrics};
 use crate::routes::tfs::Tfs;
 use crate::routes::v1::V1;
@@ -38,19 +38,18 @@ use crate::served::Served;
 use crate::shared::Shared;
 use crate::stream::{Rewound, Stream};
 use crate::unpack::PACK_BYTES_MIN;
-use crate::{compute, explain, unpack};
+use crate::{buffers, compute, explain, unpack};
 
 /// Between two requests.
 const IDLE_MAX: Duration = Duration::from_secs(120);
 /// Between two pieces of one request, and for a reply to be taken.
 const STALL_MAX: Duration = Duration::from_secs(30);
-/// After its first [`STALL_MAX`], a request must have come at this many bytes a second on average.
-const BYTES_A_SECOND_MIN: usize = 1 << 10;
 /// Replies that wait for one write, in bytes.
 const REPLIES_MAX: usize = 64 << 10;
-const BUFFER: usize = 8 << 10;
 /// How a client begins that knows that the server speaks HTTP/2.
 const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n";
+
+mod body;
 
 enum Body {
     /// In the input buffer.
@@ -129,7 +128,7 @@ pub(crate) async fn serve(
     let end_of_life = shared.end_of_life();
     let mut connection = Connection {
         stream,
-        input: vec![0; BUFFER],
+        input: Vec::new(),
         start: 0,
         end: 0,
         replies: Vec::new(),
@@ -152,6 +151,30 @@ pub(crate) async fn serve(
             Box::pin(grpc::serve(stream, shared, metrics, stop)).await;
         }
         Ok(()) | Err(End::Quiet) => {}
+    }
+}
+
+/// Waits for what `poll` polls, at most about as long as the limit. The timer was set for some earlier wait; only
+/// when it fires does it learn about this one, which therefore may take up to twice its limit.
+async fn within<T>(
+    timer: &mut Pin<Box<Sleep>>,
+    limit: Duration,
+    mut poll: impl FnMut(&mut Context<'_>) -> Poll<io::Result<T>>,
+) -> io::Result<Option<T>> {
+    let mut deadline = None;
+    loop {
+        tokio::select! {
+            biased;
+            done = poll_fn(&mut poll) => return done.map(Some),
+            () = &mut *timer => {
+                let now = Instant::now();
+                if deadline.is_some_and(|deadline| now >= deadline) {
+                    return Ok(None);
+                }
+                let until = *deadline.get_or_insert(now + limit);
+                timer.as_mut().reset(until);
+            }
+        }
     }
 }
 
@@ -203,9 +226,21 @@ impl<S: Stream> Connection<S> {
             self.end = 0;
             self.give_back();
             let stop = self.stop.clone();
+            let (stream, timer) = (&self.stream, &mut self.timer);
+            let arrived = tokio::select! {
+                biased;
+                arrived = within(timer, IDLE_MAX, |poller| stream.poll_arrived(poller)) => arrived?.is_some(),
+                () = stop.cancelled() => false,
+            };
+            // Only who has something to say needs a buffer.
+            self.input = buffers::take();
+            if !arrived {
+                return Ok(false);
+            }
+            let reads = self.read(IDLE_MAX);
             tokio::select! {
                 biased;
-                read = self.read(IDLE_MAX) => read,
+                read = reads => read,
                 () = stop.cancelled() => Ok(false),
             }
         } else {
@@ -214,7 +249,7 @@ impl<S: Stream> Connection<S> {
                 self.end -= self.start;
                 self.start = 0;
             }
-            let room = (self.input.len() * 2).min(HEAD_BYTES_MAX + BUFFER);
+            let room = (self.input.len() * 2).min(HEAD_BYTES_MAX + buffers::SIZE);
             if self.end == self.input.len() {
                 self.input.resize(room, 0);
             }
@@ -223,41 +258,17 @@ impl<S: Stream> Connection<S> {
         }
     }
 
-    /// Refuses a client that sends a byte now and then to keep a connection busy.
-    fn in_pace(&mut self, arrived: usize) -> Result<(), End> {
-        let now = Instant::now();
-        let since = *self.since.get_or_insert(now);
-        let allowed = STALL_MAX + Duration::from_secs((arrived / BYTES_A_SECOND_MIN) as u64);
-        if now.duration_since(since) > allowed {
-            return Err(End::Refused(408, "the request comes too slowly"));
-        }
-        Ok(())
-    }
-
     /// Reads once into the free part of the buffer; false at the end of the stream or of the time.
     async fn read(&mut self, limit: Duration) -> Result<bool, End> {
-        let mut deadline = None;
-        loop {
-            tokio::select! {
-                biased;
-                read = self.stream.read(&mut self.input[self.end..]) => {
-                    let count = read?;
-                    self.end += count;
-                    return Ok(count > 0);
-                }
-                () = &mut self.timer => {
-                    // The timer was set for some earlier wait; only now it learns about this one, which
-                    // therefore may take up to twice its limit.
-                    let now = Instant::now();
-                    match deadline {
-                        Some(deadline) if now >= deadline => return Ok(false),
-                        _ => {}
-                    }
-                    let until = *deadline.get_or_insert(now + limit);
-                    self.timer.as_mut().reset(until);
-                }
-            }
-        }
+        let (stream, input) = (&mut self.stream, &mut self.input[self.end..]);
+        let read = within(&mut self.timer, limit, |poller| {
+            let mut buffer = ReadBuf::new(input);
+            let polled = Pin::new(&mut *stream).poll_read(poller, &mut buffer);
+            polled.map_ok(|()| buffer.filled().len())
+        });
+        let count = read.await?.unwrap_or(0);
+        self.end += count;
+        Ok(count > 0)
     }
 
     /// Serves one message and says whether another may follow.
@@ -346,96 +357,6 @@ impl<S: Stream> Connection<S> {
         Ok(())
     }
 
-    /// Undoes the body's compression.
-    async fn unpacked(&mut self, body: Body, meta: &Meta) -> Result<Body, End> {
-        if meta.encoding == Encoding::Identity {
-            return Ok(body);
-        }
-        let packed = match body {
-            Body::Inline(range) => self.input[range].to_vec(),
-            Body::Own(packed) => packed,
-        };
-        let (encoding, max) = (meta.encoding, self.shared.body_bytes_max);
-        let unpacked = compute::aside(move || unpack::unpack(encoding, &packed, max)).await;
-        let unpacked = unpacked.map_err(|_| End::Refused(503, "the server has too much to do"))?;
-        unpacked.map(Body::Own).map_err(|(status, why)| End::Refused(status, why))
-    }
-
-    /// Waits for the whole body and takes head and body off the buffer.
-    async fn body(&mut self, head: &Head) -> Result<Body, End> {
-        let max = self.shared.body_bytes_max;
-        match head.framing {
-            Framing::Length(length) if length > max => {
-                Err(End::Refused(413, "the request's body is too large"))
-            }
-            Framing::Length(length) => {
-                let mut needed = self.start + head.len + length;
-                if needed > self.end {
-                    self.invite(head).await?;
-                }
-                if needed > self.input.len() && self.start > 0 {
-                    self.input.copy_within(self.start..self.end, 0);
-                    needed -= self.start;
-                    self.end -= self.start;
-                    self.start = 0;
-                }
-                while self.end < needed {
-                    // The buffer grows with what arrives, not with what is announced.
-                    if self.end == self.input.len() {
-                        let room = needed.min(self.input.len() * 2);
-                        self.input.resize(room, 0);
-                    }
-                    self.in_pace(self.end - self.start)?;
-                    if !self.read(STALL_MAX).await? {
-                        return Err(End::Quiet);
-                    }
-                }
-                self.since = None;
-                let range = self.start + head.len..needed;
-                self.start = needed;
-                Ok(Body::Inline(range))
-            }
-            Framing::Chunked => {
-                self.start += head.len;
-                self.invite(head).await?;
-                self.chunks(max).await.map(Body::Own)
-            }
-        }
-    }
-
-    async fn chunks(&mut self, max: usize) -> Result<Vec<u8>, End> {
-        let mut chunks = Chunks::default();
-        loop {
-            let fed = chunks.feed(&self.input[self.start..self.end], max);
-            let (used, done) = fed.map_err(|(status, why)| End::Refused(status, why))?;
-            self.start += used;
-            if done {
-                self.since = None;
-                return Ok(chunks.body);
-            }
-            self.in_pace(chunks.body.len())?;
-            self.input.copy_within(self.start..self.end, 0);
-            self.end -= self.start;
-            self.start = 0;
-            if self.end == self.input.len() {
-                let room = self.input.len() * 2;
-                self.input.resize(room, 0);
-            }
-            if !self.read(STALL_MAX).await? {
-                return Err(End::Quiet);
-            }
-        }
-    }
-
-    /// Answers `Expect: 100-continue`, after the replies to what came before.
-    async fn invite(&mut self, head: &Head) -> Result<(), End> {
-        if head.expects_continue {
-            self.replies.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
-            self.flush().await?;
-        }
-        Ok(())
-    }
-
     /// Puts the answer among the replies.
     fn reply(&mut self, close: bool, with_body: bool) {
         let Reply { status, kind, body, headers, .. } = &self.scratch.reply;
@@ -487,9 +408,7 @@ impl<S: Stream> Connection<S> {
 
     /// Between requests nothing large is kept.
     fn give_back(&mut self) {
-        if self.input.len() > 8 * BUFFER {
-            self.input = vec![0; BUFFER];
-        }
+        buffers::give_back(std::mem::take(&mut self.input));
         if self.replies.capacity() > REPLIES_MAX {
             self.replies = Vec::new();
         }

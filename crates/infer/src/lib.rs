@@ -14,6 +14,7 @@
 //! Not here: Kubernetes, and anything about a model's inside (`models`).
 
 mod bind;
+mod buffers;
 pub mod cli;
 mod compute;
 pub mod config;

@@ -234,28 +234,35 @@ impl Worker {
             Accepted::Tcp(stream) => {
                 let Ok(stream) = TcpStream::from_std(stream) else { return };
                 let _ = stream.set_nodelay(true);
-                let Some(tls) = &self.tls else { return self.speak(face, stream).await };
-                let greeted = tokio::select! {
-                    greeted = tls.greet(face, stream) => greeted,
-                    () = self.stop.cancelled() => return,
-                };
-                match greeted {
-                    Ok((stream, true)) => self.speak(Face::Grpc, stream).await,
-                    Ok((stream, false)) => self.speak(face, stream).await,
-                    Err(error) => tracing::debug!(%error, "a TLS handshake failed"),
+                match self.tls.clone() {
+                    None => self.speak(face, stream).await,
+                    Some(tls) => Box::pin(self.greet(tls, face, stream)).await,
                 }
             }
             Accepted::Unix(stream) => {
                 let Ok(stream) = UnixStream::from_std(stream) else { return };
-                self.speak(face, stream).await;
+                Box::pin(self.speak(face, stream)).await;
             }
         }
     }
 
+    async fn greet(self, tls: Arc<Certificates>, face: Face, stream: TcpStream) {
+        let greeted = tokio::select! {
+            greeted = tls.greet(face, stream) => greeted,
+            () = self.stop.cancelled() => return,
+        };
+        match greeted {
+            Ok((stream, true)) => self.speak(Face::Grpc, stream).await,
+            Ok((stream, false)) => self.speak(face, stream).await,
+            Err(error) => tracing::debug!(%error, "a TLS handshake failed"),
+        }
+    }
+
+    /// What is rare or large is boxed, so that the many connections of HTTP/1.1 are small.
     async fn speak(self, face: Face, stream: impl Stream) {
         match face {
             Face::Http => connection::serve(stream, self.shared, self.metrics, self.stop).await,
-            Face::Grpc => grpc::serve(stream, self.shared, self.metrics, self.stop).await,
+            Face::Grpc => Box::pin(grpc::serve(stream, self.shared, self.metrics, self.stop)).await,
         }
     }
 }

@@ -14,11 +14,18 @@ use tokio::net::{TcpStream, UnixStream};
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// Writes what can be written at once; `WouldBlock` where that is nothing or cannot be known.
     fn try_write_now(&mut self, bytes: &[u8]) -> io::Result<usize>;
+
+    /// Ready when there may be something to read, as far as that can be known without a buffer.
+    fn poll_arrived(&self, poller: &mut Context<'_>) -> Poll<io::Result<()>>;
 }
 
 impl Stream for TcpStream {
     fn try_write_now(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.try_write(bytes)
+    }
+
+    fn poll_arrived(&self, poller: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_read_ready(poller)
     }
 }
 
@@ -26,11 +33,19 @@ impl Stream for UnixStream {
     fn try_write_now(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.try_write(bytes)
     }
+
+    fn poll_arrived(&self, poller: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_read_ready(poller)
+    }
 }
 
 impl Stream for tokio_rustls::server::TlsStream<TcpStream> {
     fn try_write_now(&mut self, _: &[u8]) -> io::Result<usize> {
         Err(io::ErrorKind::WouldBlock.into())
+    }
+
+    fn poll_arrived(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 }
 
