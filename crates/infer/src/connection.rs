@@ -116,6 +116,8 @@ struct Connection<S> {
     metrics: Arc<Metrics>,
     stop: CancellationToken,
     end_of_life: Option<Instant>,
+    /// Load and unload calls are carried out here.
+    is_open: bool,
 }
 
 /// Serves a connection until it ends.
@@ -124,6 +126,7 @@ pub(crate) async fn serve(
     shared: Arc<Shared>,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
+    is_open: bool,
 ) {
     let end_of_life = shared.end_of_life();
     let mut connection = Connection {
@@ -140,15 +143,16 @@ pub(crate) async fn serve(
         metrics,
         stop,
         end_of_life,
+        is_open,
     };
     match connection.messages().await {
         Err(End::Refused(status, why)) => connection.refuse(status, why).await,
         Err(End::Http2) => {
-            let Connection { stream, input, start, end, shared, metrics, stop, .. } = connection;
+            let Connection { stream, input, start, end, shared, metrics, stop, is_open, .. } = connection;
             let stream = Rewound::new(Bytes::copy_from_slice(&input[start..end]), stream);
             drop(input);
             // Boxed: it is large, and connections that speak HTTP/1.1 are to stay small.
-            Box::pin(grpc::serve(stream, shared, metrics, stop)).await;
+            Box::pin(grpc::serve(stream, shared, metrics, stop, is_open)).await;
         }
         Ok(()) | Err(End::Quiet) => {}
     }
@@ -296,7 +300,7 @@ impl<S: Stream> Connection<S> {
                     Body::Inline(range) => &self.input[range.clone()],
                     Body::Own(body) => &body[..],
                 };
-                control::answer(&order, body, &self.shared, &mut self.scratch.reply).await;
+                control::answer(&order, body, &self.shared, self.is_open, &mut self.scratch.reply).await;
             }
         }
         self.dress(&head.meta).await?;

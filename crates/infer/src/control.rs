@@ -62,8 +62,8 @@ pub(crate) fn index(repository: &Repository, only_ready: bool) -> Vec<Line> {
 }
 
 /// Carries out a load or unload; refused where that is not allowed.
-pub(crate) async fn carry_out(order: &Order, shared: &Shared) -> Result<(), Refusal> {
-    if !shared.open_repository {
+pub(crate) async fn carry_out(order: &Order, shared: &Shared, is_open: bool) -> Result<(), Refusal> {
+    if !is_open {
         return Err(not_open());
     }
     match order {
@@ -75,21 +75,26 @@ pub(crate) async fn carry_out(order: &Order, shared: &Shared) -> Result<(), Refu
 
 /// The refusal of a server that changes nothing on request.
 pub(crate) fn not_open() -> Refusal {
-    let text =
-        "explicit model load / unload is not allowed: this server was not started with --open_repository_api";
+    let text = "explicit model load / unload is not allowed here: use the port or socket of --admin_port or --admin_socket, or start the server with --open_repository_api";
     Refusal::new(Reason::Forbidden, text)
 }
 
 /// Answers a call of the repository API over HTTP. The reply comes cleared.
-pub(crate) async fn answer(order: &Order, body: &[u8], shared: &Shared, reply: &mut Reply) {
-    if let Err(refusal) = answer_or(order, body, shared, reply).await {
+pub(crate) async fn answer(order: &Order, body: &[u8], shared: &Shared, is_open: bool, reply: &mut Reply) {
+    if let Err(refusal) = answer_or(order, body, shared, is_open, reply).await {
         reply.clear();
         reply.status = refusal.http();
         write_error(&mut reply.body, &refusal.text);
     }
 }
 
-async fn answer_or(order: &Order, body: &[u8], shared: &Shared, reply: &mut Reply) -> Result<(), Refusal> {
+async fn answer_or(
+    order: &Order,
+    body: &[u8],
+    shared: &Shared,
+    is_open: bool,
+    reply: &mut Reply,
+) -> Result<(), Refusal> {
     if *order == Order::Index {
         write_index(&mut reply.body, &index(&shared.repository, only_ready(body)?));
         return Ok(());
@@ -98,7 +103,7 @@ async fn answer_or(order: &Order, body: &[u8], shared: &Shared, reply: &mut Repl
         let text = "a load request with a configuration or files of its own is not served";
         return Err(Refusal::new(Reason::Unsupported, text));
     }
-    carry_out(order, shared).await?;
+    carry_out(order, shared, is_open).await?;
     let (name, done) = match order {
         Order::Load(name) => (name, "load"),
         Order::Unload(name) => (name, "unload"),

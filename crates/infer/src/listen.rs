@@ -4,7 +4,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -21,6 +21,8 @@ pub(crate) enum Face {
     Http,
     /// gRPC only.
     Grpc,
+    /// As [`Face::Http`], and load, unload and reload calls are carried out.
+    Admin,
 }
 
 /// An open listener.
@@ -43,6 +45,8 @@ pub(crate) struct Listeners {
     pub(crate) http: Option<SocketAddr>,
     /// Where gRPC is served.
     pub(crate) grpc: Option<SocketAddr>,
+    /// Where load and unload calls are carried out.
+    pub(crate) admin: Option<SocketAddr>,
     /// Files of unix sockets, which go with the server.
     pub(crate) sockets: Vec<PathBuf>,
 }
@@ -64,7 +68,14 @@ impl Listeners {
                 }
             };
         }
-        for (face, path) in [(Face::Http, &config.http_socket), (Face::Grpc, &config.grpc_socket)] {
+        if let Some(address) = config.admin {
+            listeners.admin = Some(listeners.port(Face::Admin, address)?);
+        }
+        for (face, path) in [
+            (Face::Http, &config.http_socket),
+            (Face::Grpc, &config.grpc_socket),
+            (Face::Admin, &config.admin_socket),
+        ] {
             if let Some(path) = path {
                 listeners.socket(face, path)?;
             }
@@ -88,6 +99,9 @@ impl Listeners {
             }
             let listener = std::os::unix::net::UnixListener::bind(path)?;
             listener.set_nonblocking(true)?;
+            if face == Face::Admin {
+                std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+            }
             Ok(listener)
         };
         let listener = open().map_err(|source| Error::Socket { path: path.to_owned(), source })?;

@@ -2,6 +2,7 @@
 //!
 //! They are ours: KServe's servers leave such things to a proxy before them. Not here: which models (`cli`).
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -29,6 +30,12 @@ pub struct Ports {
     /// A unix socket that gRPC is served on as well.
     #[arg(long = "grpc_socket")]
     pub grpc_socket: Option<PathBuf>,
+    /// A port that takes load, unload and reload calls, besides everything that the others take.
+    #[arg(long = "admin_port")]
+    pub admin_port: Option<u16>,
+    /// A unix socket that takes them.
+    #[arg(long = "admin_socket")]
+    pub admin_socket: Option<PathBuf>,
     /// Let pages of other sites call.
     #[arg(long = "enable_cors")]
     pub enable_cors: bool,
@@ -60,6 +67,9 @@ impl Ports {
         }
         config.http_socket.clone_from(&self.http_socket);
         config.grpc_socket.clone_from(&self.grpc_socket);
+        // Loopback: who may load models is decided by who reaches the port.
+        config.admin = self.admin_port.map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        config.admin_socket.clone_from(&self.admin_socket);
         config.cors = self.enable_cors;
         config.connections_max = self.max_connections.max(1);
         config.connection_age = self.max_connection_age_seconds.map(Duration::from_secs);

@@ -39,6 +39,7 @@ const HANDOVER: usize = 1024;
 pub struct Server {
     http: Option<SocketAddr>,
     grpc: Option<SocketAddr>,
+    admin: Option<SocketAddr>,
     sockets: Vec<PathBuf>,
     draining: CancellationToken,
     threads: Vec<JoinHandle<()>>,
@@ -91,9 +92,9 @@ impl Server {
                 .map_err(Error::Worker)?;
             threads.push(thread);
         }
-        let (http, grpc) = (listeners.http, listeners.grpc);
-        tracing::info!(?http, ?grpc, workers, "serving");
-        Ok(Self { http, grpc, sockets: listeners.sockets, draining, threads })
+        let (http, grpc, admin) = (listeners.http, listeners.grpc, listeners.admin);
+        tracing::info!(?http, ?grpc, ?admin, workers, "serving");
+        Ok(Self { http, grpc, admin, sockets: listeners.sockets, draining, threads })
     }
 
     /// Where HTTP is served; where that is nowhere, gRPC.
@@ -104,6 +105,11 @@ impl Server {
     /// Where gRPC has a port of its own.
     pub fn grpc_address(&self) -> Option<SocketAddr> {
         self.grpc
+    }
+
+    /// Where load and unload calls have a port of their own.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin
     }
 
     /// Is not ready any more, then takes no more connections and lets requests in flight finish.
@@ -252,17 +258,20 @@ impl Worker {
             () = self.stop.cancelled() => return,
         };
         match greeted {
-            Ok((stream, true)) => self.speak(Face::Grpc, stream).await,
-            Ok((stream, false)) => self.speak(face, stream).await,
+            // The admin's port finds out by itself, as without TLS.
+            Ok((stream, true)) if face != Face::Admin => self.speak(Face::Grpc, stream).await,
+            Ok((stream, _)) => self.speak(face, stream).await,
             Err(error) => tracing::debug!(%error, "a TLS handshake failed"),
         }
     }
 
     /// What is rare or large is boxed, so that the many connections of HTTP/1.1 are small.
     async fn speak(self, face: Face, stream: impl Stream) {
+        let Self { shared, metrics, stop, .. } = self;
+        let is_open = shared.open_repository || face == Face::Admin;
         match face {
-            Face::Http => connection::serve(stream, self.shared, self.metrics, self.stop).await,
-            Face::Grpc => Box::pin(grpc::serve(stream, self.shared, self.metrics, self.stop)).await,
+            Face::Http | Face::Admin => connection::serve(stream, shared, metrics, stop, is_open).await,
+            Face::Grpc => Box::pin(grpc::serve(stream, shared, metrics, stop, is_open)).await,
         }
     }
 }

@@ -64,7 +64,7 @@ impl Certificates {
         self.look();
         let current = self.current.load();
         let config = match face {
-            Face::Http => current.http.clone(),
+            Face::Http | Face::Admin => current.http.clone(),
             Face::Grpc => current.grpc.clone(),
         };
         drop(current);

@@ -74,6 +74,23 @@ fn unix_sockets_are_served_and_cleaned_up() {
 }
 
 #[test]
+fn the_admins_port_loads_and_unloads_where_others_may_not() {
+    let server = Running::with("forest_classifier", |config| config.admin = Some(([127, 0, 0, 1], 0).into()));
+    let (status, answer) = server.ask("POST", "/v2/repository/models/iris/unload", "");
+    assert!(status == 403 && answer.contains("--admin_port"), "{answer}");
+    let admin = server.0.as_ref().and_then(infer::Server::admin_address).expect("a port");
+    for (action, ready) in [("unload", 503), ("load", 200)] {
+        let mut stream = std::net::TcpStream::connect(admin).expect("a connection");
+        let head = format!("POST /v2/repository/models/iris/{action} HTTP/1.1\r\nconnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).expect("sent");
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).expect("a reply");
+        assert!(reply.ends_with(&format!(r#"{{"name":"iris","{action}":true}}"#)), "{reply}");
+        assert_eq!(server.ask("GET", "/v2/models/iris/ready", "").0, ready);
+    }
+}
+
+#[test]
 fn a_connection_that_is_old_is_told_to_leave() {
     let server = Running::with("forest_classifier", |config| config.connection_age = Some(Duration::ZERO));
     let reply = server.exchange(b"GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n\r\n");

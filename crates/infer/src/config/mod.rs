@@ -181,6 +181,10 @@ pub struct Config {
     pub tls: Option<Tls>,
     /// Browsers of other sites may call.
     pub cors: bool,
+    /// A port that takes load, unload and reload calls, besides everything that the others take.
+    pub admin: Option<SocketAddr>,
+    /// A unix socket of the same kind.
+    pub admin_socket: Option<PathBuf>,
     /// Load, unload and reload calls are answered on the ports of predictions too.
     pub open_repository: bool,
     /// A further path of the metrics, besides `/metrics`.
@@ -227,6 +231,8 @@ impl Config {
             grpc_socket: None,
             tls: None,
             cors: false,
+            admin: None,
+            admin_socket: None,
             open_repository: false,
             metrics_path: None,
             personality: Personality::default(),

@@ -66,6 +66,8 @@ pub(crate) struct Context {
     pub(crate) shared: Arc<Shared>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) stop: CancellationToken,
+    /// Load, unload and reload calls are carried out here.
+    pub(crate) is_open: bool,
     /// Calls under way.
     calls: Arc<AtomicUsize>,
     /// All calls so far.
@@ -80,12 +82,14 @@ pub(crate) async fn serve(
     shared: Arc<Shared>,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
+    is_open: bool,
 ) {
     let calls = Arc::new(AtomicUsize::new(0));
     let context = Arc::new(Context {
         shared,
         metrics,
         stop: stop.clone(),
+        is_open,
         calls: calls.clone(),
         seen: AtomicUsize::new(0),
         bytes: AtomicUsize::new(0),

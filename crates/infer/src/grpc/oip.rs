@@ -253,7 +253,7 @@ async fn change(context: &Context, method: &str, body: &[u8]) -> Outcome {
         "RepositoryModelLoad" => Order::Load(name),
         _ => Order::Unload(name),
     };
-    control::carry_out(&order, &context.shared).await?;
+    control::carry_out(&order, &context.shared, context.is_open).await?;
     let (Order::Load(name) | Order::Unload(name)) = &order else { return Err(unknown(method)) };
     Ok(message(|out| match context.shared.personality {
         Personality::Kserve => oip::encode_load(out, name, true),

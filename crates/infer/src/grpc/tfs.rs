@@ -246,7 +246,7 @@ pub(super) async fn models(context: &Arc<Context>, method: &str, body: Bytes) ->
             Ok(message(|out| encode_status(out, &states)))
         }
         "HandleReloadConfigRequest" => {
-            if !context.shared.open_repository {
+            if !context.is_open {
                 return Err(control::not_open());
             }
             let orders = decode_reload(&body)

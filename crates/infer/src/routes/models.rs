@@ -48,6 +48,9 @@ impl Version<'_> {
 /// `None` for what is no such path.
 pub(super) fn parse(rest: &str) -> Option<Path<'_>> {
     let (path, action) = rest.rsplit_once(':').unwrap_or((rest, ""));
+    // TensorFlow Serving takes its verbs in any case.
+    let known = ["predict", "classify", "regress", "explain"];
+    let action = known.into_iter().find(|known| known.eq_ignore_ascii_case(action)).unwrap_or(action);
     let mut parts = path.split('/');
     let name = percent_decoded(parts.next()?);
     let (mut version, mut metadata) = (Version::Default, false);
@@ -144,6 +147,7 @@ mod tests {
         };
         for (text, want) in [
             ("m", Some(plain("m", Version::Default, false, ""))),
+            ("m:PREDICT", Some(plain("m", Version::Default, false, "predict"))),
             ("m:predict", Some(plain("m", Version::Default, false, "predict"))),
             ("a%2Fb:predict", Some(plain("a/b", Version::Default, false, "predict"))),
             ("m/versions/12:classify", Some(plain("m", Version::Number(12), false, "classify"))),
