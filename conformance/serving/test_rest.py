@@ -72,6 +72,20 @@ def test_tritons_client_asks_about_server_and_models(serve, forest):
                 call("iris")
 
 
+def test_tritons_client_asks_for_classes(serve, forest):
+    server = serve(forest, "--predict_proba=true")
+    with triton.InferenceServerClient(server.http) as client:
+        rows = triton.InferInput("input-0", list(forest.rows.shape), "FP64")
+        rows.set_data_from_numpy(forest.rows)
+        for binary in (True, False):
+            wanted = [triton.InferRequestedOutput("output-0", binary_data=binary, class_count=2)]
+            got = client.infer("iris", [rows], outputs=wanted).as_numpy("output-0")
+            assert got.shape == (len(forest.rows), 2)
+            for texts, shares in zip(got, forest.model.predict_proba(forest.rows)):
+                value, place = (texts[0].decode() if isinstance(texts[0], bytes) else texts[0]).split(":")
+                assert int(place) == shares.argmax() and abs(float(value) - shares.max()) < 1e-6
+
+
 def test_tritons_client_compresses(serve, forest):
     server = serve(forest)
     many = np.tile(forest.rows, (200, 1))

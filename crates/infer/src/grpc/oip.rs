@@ -27,6 +27,7 @@ use crate::exchange::{Asked, Message, Protocol, Reply};
 use crate::http::Meta;
 use crate::refusal::{Reason, Refusal};
 use crate::repository::NotServed;
+use crate::routes::classes::{self, Chosen};
 use crate::routes::refusal_of;
 use crate::routes::v1::malformed as wrong;
 use crate::routes::v2::{self, EXTENSIONS, Ids, KSERVE_EXTENSION};
@@ -51,7 +52,9 @@ enum Wrap {
 pub(super) struct Infer {
     call: Call,
     binder: Binder,
-    order: Vec<usize>,
+    order: Vec<Chosen>,
+    /// Texts of classes.
+    made: Outputs,
     version: String,
     ids: Ids,
     wrap: Wrap,
@@ -83,10 +86,9 @@ impl Protocol for Infer {
             "" if served.personality == Personality::Kserve => self.ids.next(),
             id => id,
         };
-        let (specs, tensors) = (&served.backend.signature().outputs, outputs.tensors());
-        let order = &self.order;
-        let chosen =
-            order.iter().filter_map(|place| Some((specs[*place].name.as_str(), tensors.get(*place)?)));
+        let specs = &served.backend.signature().outputs;
+        let chosen = classes::tensors(&self.order, outputs, &mut self.made)?
+            .map(|(place, tensor)| (specs[place].name.as_str(), tensor));
         let head = Head { model: &served.name, version: &self.version, id };
         let out = &mut reply.body;
         let at = frame::begin(out);
@@ -211,8 +213,8 @@ pub(super) async fn unary(context: &Arc<Context>, method: &str, body: Bytes, met
             }
         }
         "ServerMetadata" => Ok(message(|out| {
-            let [one, two] = EXTENSIONS;
-            encode_server(out, "slipway", env!("CARGO_PKG_VERSION"), &[one, two, KSERVE_EXTENSION]);
+            let [one, two, three] = EXTENSIONS;
+            encode_server(out, "slipway", env!("CARGO_PKG_VERSION"), &[one, two, three, KSERVE_EXTENSION]);
         })),
         "ModelMetadata" => {
             let (name, version) = decode_name(&body).map_err(malformed)?;

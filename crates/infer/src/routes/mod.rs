@@ -5,6 +5,7 @@
 //!
 //! Not here: reading bodies and evaluating (`exchange`, `evaluate`).
 
+pub(crate) mod classes;
 pub(crate) mod models;
 pub(crate) mod tfs;
 pub(crate) mod v1;

@@ -14,6 +14,7 @@ use codecs::v1::write_error;
 use codecs::v2::{self, Head};
 use models::{Outputs, TensorSpec};
 
+use super::classes::{self, Chosen};
 use super::v1::malformed;
 use super::{Routed, get, method_not_allowed, no_such_model, no_such_path, percent_decoded, ready};
 use crate::bind::{Binder, wrong};
@@ -27,7 +28,7 @@ use crate::served::{Personality, Served};
 use crate::shared::Shared;
 
 /// What this server does beyond the protocol's required part, in the protocol's words.
-pub(crate) const EXTENSIONS: [&str; 2] = ["model_repository", "binary_tensor_data"];
+pub(crate) const EXTENSIONS: [&str; 3] = ["model_repository", "binary_tensor_data", "classification"];
 /// KServe's clients look for their own word.
 pub(crate) const KSERVE_EXTENSION: &str = "model_repository_extension";
 
@@ -181,24 +182,21 @@ fn specs(out: &mut Vec<u8>, specs: &[TensorSpec]) {
     out.push(b']');
 }
 
-/// Which outputs an answer has, in which order: indices into the signature's.
-pub(crate) fn select(served: &Served, view: View<'_>, order: &mut Vec<usize>) -> Result<(), Refusal> {
+/// Which outputs an answer has, in which order.
+pub(crate) fn select(served: &Served, view: View<'_>, order: &mut Vec<Chosen>) -> Result<(), Refusal> {
     let specs = &served.backend.signature().outputs;
     order.clear();
     if view.wanted().len() == 0 {
-        order.extend(0..specs.len());
+        order.extend((0..specs.len()).map(|place| Chosen { place, classes: 0 }));
         return Ok(());
     }
     for (name, wanted) in view.wanted() {
-        if wanted.classes > 0 {
-            let text = "the classification extension is not served; ask for the output itself";
-            return Err(Refusal::new(Reason::Unsupported, text));
-        }
         let place = specs.iter().position(|spec| spec.name == name);
-        order.push(place.ok_or_else(|| {
+        let place = place.ok_or_else(|| {
             let has: Vec<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
             wrong(served, &format!("unexpected inference output '{name}', it has {has:?}"))
-        })?);
+        })?;
+        order.push(Chosen { place, classes: wanted.classes });
     }
     Ok(())
 }
@@ -224,7 +222,9 @@ pub(crate) fn version_text(served: &Served, buffer: &mut String) {
 pub(crate) struct V2 {
     call: Call,
     binder: Binder,
-    order: Vec<usize>,
+    order: Vec<Chosen>,
+    /// Texts of classes.
+    made: Outputs,
     version: String,
     ids: Ids,
 }
@@ -255,10 +255,10 @@ impl Protocol for V2 {
             "" if served.personality == Personality::Kserve => self.ids.next(),
             id => id,
         };
-        let (specs, tensors) = (&served.backend.signature().outputs, outputs.tensors());
-        let chosen = self.order.iter().filter_map(|place| {
-            let name = specs[*place].name.as_str();
-            Some((name, tensors.get(*place)?, view.is_binary(name)))
+        let specs = &served.backend.signature().outputs;
+        let chosen = classes::tensors(&self.order, outputs, &mut self.made)?.map(|(place, tensor)| {
+            let name = specs[place].name.as_str();
+            (name, tensor, view.is_binary(name))
         });
         let head = Head { model: &served.name, version: &self.version, id };
         if let Some(length) = v2::encode(&mut reply.body, head, chosen) {
