@@ -11,6 +11,7 @@ use crate::backend::BackendError;
 use crate::error::Result as Loaded;
 use crate::graph::View;
 use crate::limits::Limits;
+use crate::sklearn::flow::Flow;
 use crate::sklearn::native::Method;
 use crate::sklearn::{Classify, Estimator, Evaluated, Labels, Part, Regress, Role, Rows, argmax};
 use crate::tensor::{DType, Outputs, Shape};
@@ -40,6 +41,8 @@ pub(crate) struct Read {
     /// Booster, objective, sizes.
     pub(crate) detail: String,
     pub(crate) row_cost_ns: u64,
+    /// Its columns, where some are texts.
+    pub(crate) flow: Option<Flow>,
 }
 
 impl Read {
@@ -53,7 +56,7 @@ impl Read {
             version: None,
             parts: vec![part],
             row_cost_ns: self.row_cost_ns,
-            flow: None,
+            flow: self.flow,
             inner: None,
             width_max: self.features,
         }

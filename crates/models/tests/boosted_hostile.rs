@@ -24,6 +24,9 @@ fn read() -> Vec<(String, Vec<u8>)> {
         "lightgbm-4.7.0/linear",
         "lightgbm-4.7.0/categories",
         "lightgbm-3.3.5/multiclass",
+        "catboost-1.2.10/words_kinds",
+        "catboost-1.2.10/lossguide_three",
+        "catboost-0.26/depthwise",
     ];
     let mut all = Vec::new();
     for name in names {
@@ -44,7 +47,7 @@ fn read() -> Vec<(String, Vec<u8>)> {
             }
         }
     }
-    assert!(all.len() >= 9, "the fixtures");
+    assert!(all.len() >= 13, "the fixtures");
     all
 }
 
@@ -57,7 +60,8 @@ fn exercise(bytes: Vec<u8>) {
     for method in [Method::Predict, Method::Probabilities, Method::Decisions] {
         let Ok(loaded) = load_bytes("mutated", bytes.clone().into(), &small()) else { return };
         let Ok(model) = Native::new(loaded.estimator, method) else { continue };
-        let width = model.signature().inputs[0].row[0].unwrap_or(0);
+        let inputs = &model.signature().inputs;
+        let width = inputs[0].row.first().map_or(inputs.len(), |width| width.unwrap_or(0));
         if width > 1 << 16 {
             return;
         }

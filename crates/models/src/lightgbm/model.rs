@@ -157,6 +157,7 @@ impl Model {
             class: "lightgbm.Booster",
             detail: self.detail.clone(),
             row_cost_ns: self.row_cost_ns(),
+            flow: None,
             model: Box::new(self),
         }
     }

@@ -30,9 +30,9 @@ pub(crate) enum Gives {
 /// The columns of a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Flow {
-    pub(super) takes: Vec<Takes>,
+    pub(crate) takes: Vec<Takes>,
     /// Empty for estimators that only predict.
-    pub(super) gives: Vec<Gives>,
+    pub(crate) gives: Vec<Gives>,
 }
 
 impl Flow {
@@ -46,7 +46,7 @@ impl Flow {
         Self { takes: vec![Takes::Any; width], gives: (0..width).map(Gives::Same).collect() }
     }
 
-    pub(super) fn is_numbers(&self) -> bool {
+    pub(crate) fn is_numbers(&self) -> bool {
         self.takes.iter().all(|takes| *takes == Takes::Number)
             && self.gives.iter().all(|gives| *gives != Gives::Text)
     }

@@ -150,7 +150,7 @@ impl Labels {
     }
 
     /// Writes the label of each pick.
-    pub(super) fn write(&self, picks: &[u32], shape: Shape, outputs: &mut Outputs) {
+    pub(crate) fn write(&self, picks: &[u32], shape: Shape, outputs: &mut Outputs) {
         match self {
             Self::Ints(all) => copy(all, picks, outputs.numbers(shape)),
             Self::Floats(all) => copy(all, picks, outputs.numbers(shape)),

@@ -18,7 +18,7 @@ mod columns;
 mod encode;
 mod ensemble;
 pub(crate) mod explain;
-mod flow;
+pub(crate) mod flow;
 mod forest;
 mod function;
 mod isolation;
@@ -73,17 +73,17 @@ impl<'a> Rows<'a> {
     }
 
     /// Some of the rows.
-    fn range(self, rows: std::ops::Range<usize>) -> Self {
+    pub(crate) fn range(self, rows: std::ops::Range<usize>) -> Self {
         let data = &self.data[rows.start * self.width..rows.end * self.width];
         Self { data, count: rows.len(), ..self }
     }
 
     /// Calls `with` with the text of a cell; `None` for numbers and what is missing.
-    fn text<T>(self, cell: f64, with: impl FnOnce(&str) -> T) -> Option<T> {
+    pub(crate) fn text<T>(self, cell: f64, with: impl FnOnce(&str) -> T) -> Option<T> {
         self.texts?.read(cell, with)
     }
 
-    fn iter(self) -> impl Iterator<Item = &'a [f64]> {
+    pub(crate) fn iter(self) -> impl Iterator<Item = &'a [f64]> {
         // `chunks_exact` refuses a width of zero, which a model without features would have.
         (0..self.count).map(move |row| &self.data[row * self.width..(row + 1) * self.width])
     }

@@ -93,6 +93,7 @@ impl Model {
             class: "xgboost.Booster",
             detail: self.detail.clone(),
             row_cost_ns: self.row_cost_ns(),
+            flow: None,
             model: Box::new(self),
         }
     }
