@@ -305,7 +305,8 @@ impl<S: Stream> Connection<S> {
         }
         self.dress(&head.meta).await?;
         let is_old = self.end_of_life.is_some_and(|end| Instant::now() >= end);
-        let keep = head.keep_alive && !is_old && !self.stop.is_cancelled();
+        // While a server drains its clients are sent away with each answer, so that at the end none is about to ask.
+        let keep = head.keep_alive && !is_old && !self.shared.is_draining();
         self.reply(!keep, head.verb != Verb::Head);
         Ok(keep)
     }

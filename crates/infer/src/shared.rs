@@ -66,9 +66,14 @@ impl Shared {
         }
     }
 
+    /// Whether the server is about to end.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.is_cancelled()
+    }
+
     /// Whether all models answer and the server is to stay.
     pub(crate) fn is_ready(&self) -> bool {
-        !self.draining.is_cancelled() && self.repository.is_ready()
+        !self.is_draining() && self.repository.is_ready()
     }
 
     /// When a connection that begins now has lived long enough: up to a tenth earlier or later than configured, so

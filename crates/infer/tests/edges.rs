@@ -121,6 +121,8 @@ fn a_draining_server_is_not_ready_and_still_answers() {
     server.0.as_ref().expect("running").stop();
     assert_eq!(server.ask("GET", "/v2/health/ready", "").0, 503);
     assert_eq!(server.predict(ROW).0, 200);
+    let reply = server.exchange(b"GET / HTTP/1.1\r\n\r\n");
+    assert!(reply.contains("connection: close"), "{reply}");
 }
 
 /// An authority of the test's own.
