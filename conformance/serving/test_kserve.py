@@ -5,7 +5,11 @@ A file of its own because its messages and those of Triton's client have the sam
 import asyncio
 
 import grpc
+import httpx
 import numpy as np
+import pytest
+from cloudevents.conversion import to_binary, to_structured
+from cloudevents.http import CloudEvent, from_http
 from conftest import same_fields
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
@@ -82,6 +86,16 @@ def test_kserves_client_speaks_grpc(serve, forest):
     for answer in asyncio.run(ask()):
         assert answer.id == "9"
         np.testing.assert_array_equal(answer.outputs[0].as_numpy(), forest.model.predict(forest.rows))
+
+
+@pytest.mark.parametrize("make", [to_binary, to_structured])
+def test_events_are_answered_by_events(serve, forest, make):
+    event = CloudEvent({"type": "question", "source": "test"}, {"instances": forest.rows.tolist()})
+    headers, body = make(event)
+    reply = httpx.post(f"{serve(forest).url}/v1/models/iris:predict", headers=headers, content=body)
+    answer = from_http(dict(reply.headers), reply.content)
+    assert answer["type"] == "io.kserve.inference.response" and answer["source"] == "io.kserve.inference.iris"
+    assert answer.data == {"predictions": forest.model.predict(forest.rows).tolist()}
 
 
 def test_reflection_gives_the_clients_own_descriptors(serve, forest):

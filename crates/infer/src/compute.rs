@@ -57,7 +57,10 @@ pub(crate) async fn aside<T: Send + 'static>(
 ) -> Result<T, Refusal> {
     let (sender, receiver) = tokio::sync::oneshot::channel();
     submit(move || {
-        let _ = sender.send(work());
+        // Nobody waits any more for what was not begun.
+        if !sender.is_closed() {
+            let _ = sender.send(work());
+        }
     })?;
     // The sender is dropped without a word only when the work panicked.
     receiver.await.map_err(|_| Refusal::new(Reason::Internal, "the evaluation failed"))

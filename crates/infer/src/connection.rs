@@ -25,14 +25,16 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::control;
+use crate::date::Date;
 use crate::drive::{self, Desk, INLINE_BYTES_MAX};
+use crate::events::{self, Mode};
 use crate::exchange::{Kind, Protocol, Reply};
 use crate::grpc;
-use crate::http::{Date, Encoding, HEAD_BYTES_MAX, Head, Meta, Parsed, Verb, parse_head, write_head};
+use crate::http::{Encoding, HEAD_BYTES_MAX, Head, Meta, Parsed, Verb, parse_head, write_head};
 use crate::metrics::{self, Metrics};
 use crate::routes::tfs::Tfs;
 use crate::routes::v1::V1;
-use crate::routes::v2::V2;
+use crate::routes::v2::{Ids, V2};
 use crate::routes::{Routed, route};
 use crate::served::Served;
 use crate::shared::Shared;
@@ -66,6 +68,8 @@ struct Scratch {
     tfs: Tfs,
     outputs: Outputs,
     reply: Reply,
+    /// Of events.
+    ids: Ids,
 }
 
 impl Scratch {
@@ -336,12 +340,16 @@ impl<S: Stream> Connection<S> {
 
     /// Calls a model in its protocol.
     async fn call(&mut self, served: &Arc<Served>, kind: Kind, body: Body, meta: &Meta) -> Result<(), End> {
-        let body = match self.unpacked(body, meta).await? {
+        let mut body = self.unpacked(body, meta).await?;
+        if meta.event == Mode::Structured {
+            body = self.data_of_event(body)?;
+        }
+        let body = match body {
             Body::Inline(range) if range.len() <= INLINE_BYTES_MAX => drive::Body::Small(&self.input[range]),
             Body::Inline(range) => drive::Body::Large(Bytes::copy_from_slice(&self.input[range])),
             Body::Own(body) => drive::Body::Large(body.into()),
         };
-        let Scratch { v1, v2, tfs, outputs, reply } = &mut self.scratch;
+        let Scratch { v1, v2, tfs, outputs, reply, .. } = &mut self.scratch;
         let desk = Desk { outputs, reply, metrics: &self.metrics, shared: &self.shared };
         match kind {
             Kind::V1 => drive::call(v1, served, body, meta, desk).await,
@@ -358,6 +366,10 @@ impl<S: Stream> Connection<S> {
                 tfs.begin(call);
                 drive::call(tfs, served, body, meta, desk).await;
             }
+        }
+        if self.scratch.reply.status == 200 && meta.event != Mode::None {
+            let Scratch { ids, reply, .. } = &mut self.scratch;
+            events::wrap(meta.event, served, ids, reply);
         }
         Ok(())
     }

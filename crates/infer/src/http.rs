@@ -5,7 +5,9 @@
 //!
 //! Not here: sockets (`connection`), paths (`routes`).
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
+
+use crate::events::Mode;
 
 /// Bytes of a request's head, at most.
 pub(crate) const HEAD_BYTES_MAX: usize = 32 << 10;
@@ -48,6 +50,8 @@ pub(crate) struct Meta {
     pub(crate) is_octets: bool,
     /// How long an answer is of use to the client.
     pub(crate) timeout: Option<Duration>,
+    /// How the request carries a CloudEvent.
+    pub(crate) event: Mode,
 }
 
 /// The coding of a body.
@@ -177,10 +181,14 @@ fn apply_meta(meta: &mut Meta, name: &str, value: &[u8]) -> Result<(), (u16, &'s
         12 if is("content-type") => {
             let kind = value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
             meta.is_octets = kind.eq_ignore_ascii_case(b"application/octet-stream");
+            if kind.eq_ignore_ascii_case(b"application/cloudevents+json") {
+                meta.event = Mode::Structured;
+            }
         }
         12 if is("grpc-timeout") => {
             meta.timeout = std::str::from_utf8(value).ok().and_then(codecs::grpc::frame::timeout);
         }
+        14 if is("ce-specversion") && meta.event == Mode::None => meta.event = Mode::Binary,
         15 if is("accept-encoding") => {
             let mut codings = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
             meta.takes_gzip = codings.any(|coding| {
@@ -347,58 +355,9 @@ pub(crate) fn write_head(
     out.extend_from_slice(if close { b"\r\nconnection: close\r\n\r\n" } else { b"\r\n\r\n" });
 }
 
-/// The text of the `date` header, made once a second.
-#[derive(Debug)]
-pub(crate) struct Date {
-    second: u64,
-    text: Vec<u8>,
-}
-
-impl Date {
-    pub(crate) fn new() -> Self {
-        Self { second: u64::MAX, text: Vec::new() }
-    }
-
-    pub(crate) fn at(&mut self, now: SystemTime) -> &[u8] {
-        let second = now.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
-        if second != self.second {
-            self.second = second;
-            self.text = imf_date(second).into_bytes();
-        }
-        &self.text
-    }
-}
-
-/// `Sun, 06 Nov 1994 08:49:37 GMT`.
-fn imf_date(second: u64) -> String {
-    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
-    const MONTHS: [&str; 12] =
-        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let days = second / 86_400;
-    // Howard Hinnant's days-to-civil: years begin in March, so that leap days come last.
-    let z = days + 719_468;
-    let era = z / 146_097;
-    let doe = z % 146_097;
-    let yoe = (doe - doe / 1_460 + doe / 36_524 - doe / 146_096) / 365;
-    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
-    let mp = (5 * doy + 2) / 153;
-    let day = doy - (153 * mp + 2) / 5 + 1;
-    let month = if mp < 10 { mp + 3 } else { mp - 9 };
-    let year = yoe + era * 400 + u64::from(month <= 2);
-    let (hour, minute, rest) = (second / 3600 % 24, second / 60 % 60, second % 60);
-    let (name, month) = (DAYS[(days % 7) as usize], MONTHS[(month - 1) as usize]);
-    format!("{name}, {day:02} {month} {year} {hour:02}:{minute:02}:{rest:02} GMT")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn dates_are_those_of_the_standard() {
-        assert_eq!(imf_date(784_111_777), "Sun, 06 Nov 1994 08:49:37 GMT");
-        assert_eq!(imf_date(951_782_400), "Tue, 29 Feb 2000 00:00:00 GMT");
-    }
 
     fn head(text: &str) -> Result<(Head, String), (u16, &'static str)> {
         match parse_head(text.as_bytes()) {

@@ -91,6 +91,33 @@ fn the_admins_port_loads_and_unloads_where_others_may_not() {
 }
 
 #[test]
+fn events_are_answered_by_events() {
+    let server = Running::start("forest_classifier");
+    let binary =
+        "ce-specversion: 1.0\r\nce-id: 7\r\nce-type: t\r\nce-source: s\r\ncontent-type: application/json\r\n";
+    let (status, head, reply) = server.send("/v1/models/iris:predict", binary, ROW.as_bytes());
+    assert_eq!((status, &reply[..]), (200, &br#"{"predictions":[0]}"#[..]));
+    for line in [
+        "ce-specversion: 1.0",
+        "ce-type: io.kserve.inference.response",
+        "ce-source: io.kserve.inference.iris",
+    ] {
+        assert!(head.contains(line), "{head}");
+    }
+    let event = format!(r#"{{"specversion":"1.0","id":"7","type":"t","source":"s","data":{ROW}}}"#);
+    let structured = "content-type: application/cloudevents+json; charset=utf-8\r\n";
+    let (status, head, reply) = server.send("/v1/models/iris:predict", structured, event.as_bytes());
+    assert!(status == 200 && head.contains("content-type: application/cloudevents+json"), "{head}");
+    let reply: serde_json::Value = serde_json::from_slice(&reply).expect("JSON");
+    assert_eq!(reply["data"], serde_json::json!({"predictions": [0]}));
+    assert_eq!((reply["specversion"].as_str(), reply["id"].as_str().map(str::len)), (Some("1.0"), Some(36)));
+    let (status, _, reply) = server.send("/v1/models/iris:predict", structured, ROW.as_bytes());
+    assert!(status == 400 && reply.windows(11).any(|part| part == b"specversion"));
+    let (status, head, _) = server.send("/v1/models/iris:predict", binary, b"{}");
+    assert!(status == 400 && !head.contains("ce-type"), "{head}");
+}
+
+#[test]
 fn a_connection_that_is_old_is_told_to_leave() {
     let server = Running::with("forest_classifier", |config| config.connection_age = Some(Duration::ZERO));
     let reply = server.exchange(b"GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n\r\n");

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::{Body, Connection, End, STALL_MAX};
 use crate::http::{Chunks, Encoding, Framing, Head, Meta};
 use crate::stream::Stream;
-use crate::{compute, unpack};
+use crate::{compute, events, unpack};
 
 /// After its first [`STALL_MAX`], a request must have come at this many bytes a second on average.
 const BYTES_A_SECOND_MIN: usize = 1 << 10;
@@ -39,6 +39,23 @@ impl<S: Stream> Connection<S> {
         let unpacked = compute::aside(move || unpack::unpack(encoding, &packed, max)).await;
         let unpacked = unpacked.map_err(|_| End::Refused(503, "the server has too much to do"))?;
         unpacked.map(Body::Own).map_err(|(status, why)| End::Refused(status, why))
+    }
+
+    /// The data of a structured event instead of the event.
+    pub(super) fn data_of_event(&self, body: Body) -> Result<Body, End> {
+        let refused = |why| End::Refused(400, why);
+        match body {
+            Body::Inline(range) => {
+                let data = events::data(&self.input[range.clone()]).map_err(refused)?;
+                Ok(Body::Inline(range.start + data.start..range.start + data.end))
+            }
+            Body::Own(mut text) => {
+                let data = events::data(&text).map_err(refused)?;
+                text.truncate(data.end);
+                text.drain(..data.start);
+                Ok(Body::Own(text))
+            }
+        }
     }
 
     /// Waits for the whole body and takes head and body off the buffer.

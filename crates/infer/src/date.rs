@@ -1,0 +1,75 @@
+//! Times as texts: the `date` header, and the time of an event.
+//!
+//! Not here: clocks.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// The text of the `date` header, made once a second.
+#[derive(Debug)]
+pub(crate) struct Date {
+    second: u64,
+    text: Vec<u8>,
+}
+
+impl Date {
+    pub(crate) fn new() -> Self {
+        Self { second: u64::MAX, text: Vec::new() }
+    }
+
+    pub(crate) fn at(&mut self, now: SystemTime) -> &[u8] {
+        let second = now.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
+        if second != self.second {
+            self.second = second;
+            self.text = imf_date(second).into_bytes();
+        }
+        &self.text
+    }
+}
+
+/// Year, month and day of a day since 1970.
+fn civil(days: u64) -> (u64, u64, u64) {
+    // Howard Hinnant's days-to-civil: years begin in March, so that leap days come last.
+    let z = days + 719_468;
+    let era = z / 146_097;
+    let doe = z % 146_097;
+    let yoe = (doe - doe / 1_460 + doe / 36_524 - doe / 146_096) / 365;
+    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
+    let mp = (5 * doy + 2) / 153;
+    let day = doy - (153 * mp + 2) / 5 + 1;
+    let month = if mp < 10 { mp + 3 } else { mp - 9 };
+    (yoe + era * 400 + u64::from(month <= 2), month, day)
+}
+
+/// `1994-11-06T08:49:37.123456Z`.
+pub(crate) fn timestamp(now: SystemTime) -> String {
+    let since = now.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    let (second, micros) = (since.as_secs(), since.subsec_micros());
+    let (year, month, day) = civil(second / 86_400);
+    let (hour, minute, rest) = (second / 3600 % 24, second / 60 % 60, second % 60);
+    format!("{year}-{month:02}-{day:02}T{hour:02}:{minute:02}:{rest:02}.{micros:06}Z")
+}
+
+/// `Sun, 06 Nov 1994 08:49:37 GMT`.
+fn imf_date(second: u64) -> String {
+    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let days = second / 86_400;
+    let (year, month, day) = civil(days);
+    let (hour, minute, rest) = (second / 3600 % 24, second / 60 % 60, second % 60);
+    let (name, month) = (DAYS[(days % 7) as usize], MONTHS[(month - 1) as usize]);
+    format!("{name}, {day:02} {month} {year} {hour:02}:{minute:02}:{rest:02} GMT")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_those_of_the_standard() {
+        assert_eq!(imf_date(784_111_777), "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(imf_date(951_782_400), "Tue, 29 Feb 2000 00:00:00 GMT");
+        let then = UNIX_EPOCH + Duration::from_micros(951_782_400_000_007);
+        assert_eq!(timestamp(then), "2000-02-29T00:00:00.000007Z");
+    }
+}
