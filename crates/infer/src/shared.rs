@@ -71,6 +71,11 @@ impl Shared {
         self.draining.is_cancelled()
     }
 
+    /// Waits until the server is about to end.
+    pub(crate) async fn drains(&self) {
+        self.draining.cancelled().await;
+    }
+
     /// Whether all models answer and the server is to stay.
     pub(crate) fn is_ready(&self) -> bool {
         !self.is_draining() && self.repository.is_ready()

@@ -406,3 +406,36 @@ fn streams_that_are_reset_at_once_cost_their_client_the_connection() {
     assert!(calm, "GOAWAY with ENHANCE_YOUR_CALM in {} bytes", reply.len());
     assert_eq!(client.call(INFER, &infer_request("iris", "", &ROWS, true)).code, 0);
 }
+
+#[test]
+fn a_watcher_of_health_is_told_of_every_change() {
+    let mut client = Client::new(Personality::Kserve, |config| config.open_repository = true);
+    let mut watched = Vec::new();
+    put_bytes(&mut watched, 1, b"iris");
+    let body = StreamBody::new(futures::stream::iter([Ok(Frame::data(framed(&watched)))]));
+    let request = http::Request::post("http://h/grpc.health.v1.Health/Watch")
+        .header("content-type", "application/grpc")
+        .body(body.boxed())
+        .expect("a request");
+    let mut answers =
+        client.runtime.block_on(client.sender.send_request(request)).expect("headers").into_body();
+    let mut load = Vec::new();
+    put_bytes(&mut load, 1, b"iris");
+    for (method, state) in [(None, 1), (Some("Unload"), 2), (Some("Load"), 1)] {
+        if let Some(method) = method {
+            let path = format!("/inference.GRPCInferenceService/RepositoryModel{method}");
+            assert_eq!(client.call(&path, &load).code, 0);
+        }
+        let frame = client
+            .runtime
+            .block_on(async { tokio::time::timeout(Duration::from_secs(10), answers.frame()).await });
+        let data = frame.expect("in time").expect("an answer").expect("a frame").into_data().expect("data");
+        assert_eq!(&data[5..], [8, state], "{method:?}");
+    }
+    client.server.0.as_ref().expect("running").stop();
+    let frame = client
+        .runtime
+        .block_on(async { tokio::time::timeout(Duration::from_secs(10), answers.frame()).await });
+    let data = frame.expect("in time").expect("an answer").expect("a frame").into_data().expect("data");
+    assert_eq!(&data[5..], [8, 2], "the server ends");
+}

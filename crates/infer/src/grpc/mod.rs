@@ -65,7 +65,6 @@ const BODIES_MAX: usize = 4;
 pub(crate) struct Context {
     pub(crate) shared: Arc<Shared>,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) stop: CancellationToken,
     /// Load, unload and reload calls are carried out here.
     pub(crate) is_open: bool,
     /// Calls under way.
@@ -88,7 +87,6 @@ pub(crate) async fn serve(
     let context = Arc::new(Context {
         shared,
         metrics,
-        stop: stop.clone(),
         is_open,
         calls: calls.clone(),
         seen: AtomicUsize::new(0),

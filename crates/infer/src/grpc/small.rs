@@ -44,7 +44,7 @@ fn health(context: &Context, service: &str) -> Option<Health> {
             repository.find(model, Which::Default).is_ok()
         }
     };
-    let serving = serving && !context.stop.is_cancelled();
+    let serving = serving && !context.shared.is_draining();
     Some(if serving { Health::Serving } else { Health::NotServing })
 }
 
@@ -80,26 +80,50 @@ pub(super) fn answers(
     }
 }
 
-/// The health now, and once more when the server is about to end.
+/// The health now and whenever it changes, until the server ends.
 fn watch(
     context: Arc<Context>,
-    messages: Messages,
+    mut messages: Messages,
 ) -> impl futures::Stream<Item = Result<Bytes, Refusal>> + Send {
-    let now = stream::once({
+    let asked = async move { messages.next().await.map(Option::unwrap_or_default) };
+    let answers = stream::once(asked).flat_map(move |request| {
         let context = context.clone();
-        let mut messages = messages;
-        async move {
-            let request = messages.next().await?.unwrap_or_default();
-            let service = decode_health(&request).map_err(malformed)?;
-            let health = health(&context, service).unwrap_or(Health::ServiceUnknown);
-            Ok(message(|out| encode_health(out, health)))
+        stream::unfold((request, None, false), move |(request, told, is_over)| {
+            let context = context.clone();
+            async move {
+                if is_over {
+                    return None;
+                }
+                let next = match &request {
+                    Ok(request) => change(&context, request, told).await,
+                    Err(refusal) => Err(refusal.clone()),
+                };
+                let is_over = next.is_err() || context.shared.is_draining();
+                let told = next.as_ref().ok().copied().or(told);
+                Some((next.map(|health| message(|out| encode_health(out, health))), (request, told, is_over)))
+            }
+        })
+    });
+    answers
+}
+
+/// Waits until the health is another than the one that was told.
+async fn change(context: &Context, request: &[u8], told: Option<Health>) -> Result<Health, Refusal> {
+    let service = decode_health(request).map_err(malformed)?;
+    let changes = context.shared.repository.changes();
+    loop {
+        // Before the look: a change after it is not missed.
+        let mut changed = std::pin::pin!(changes.notified());
+        changed.as_mut().enable();
+        let now = health(context, service).unwrap_or(Health::ServiceUnknown);
+        if told != Some(now) {
+            return Ok(now);
         }
-    });
-    let end = stream::once(async move {
-        context.stop.cancelled().await;
-        Ok(message(|out| encode_health(out, Health::NotServing)))
-    });
-    now.chain(end)
+        tokio::select! {
+            () = changed => {}
+            () = context.shared.drains() => return Ok(Health::NotServing),
+        }
+    }
 }
 
 fn reflect(request: &Bytes) -> Outcome {

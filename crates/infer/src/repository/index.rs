@@ -182,6 +182,8 @@ impl Entry {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Index {
     pub(crate) models: HashMap<Arc<str>, Arc<Entry>>,
+    /// Tells of the next index; all that follow each other have the same.
+    pub(crate) changes: Arc<tokio::sync::Notify>,
 }
 
 impl Index {

@@ -323,7 +323,9 @@ impl Manager {
                 }
             }
         }
+        let changes = index.changes.clone();
         self.index.store(Arc::new(index));
+        changes.notify_waiters();
     }
 
     fn answer(&mut self) {

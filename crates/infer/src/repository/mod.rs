@@ -84,6 +84,11 @@ impl Repository {
         self.index.load().status(name)
     }
 
+    /// Wakes whoever waits when something of the above changes.
+    pub(crate) fn changes(&self) -> Arc<tokio::sync::Notify> {
+        self.index.load().changes.clone()
+    }
+
     /// Whether every model that is to be served has a version that answers.
     pub fn is_ready(&self) -> bool {
         self.index.load().is_ready()
