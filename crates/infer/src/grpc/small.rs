@@ -86,7 +86,7 @@ fn watch(
     mut messages: Messages,
 ) -> impl futures::Stream<Item = Result<Bytes, Refusal>> + Send {
     let asked = async move { messages.next().await.map(Option::unwrap_or_default) };
-    let answers = stream::once(asked).flat_map(move |request| {
+    stream::once(asked).flat_map(move |request| {
         let context = context.clone();
         stream::unfold((request, None, false), move |(request, told, is_over)| {
             let context = context.clone();
@@ -103,8 +103,7 @@ fn watch(
                 Some((next.map(|health| message(|out| encode_health(out, health))), (request, told, is_over)))
             }
         })
-    });
-    answers
+    })
 }
 
 /// Waits until the health is another than the one that was told.
