@@ -66,6 +66,8 @@ def test_tritons_client_asks_about_server_and_models(serve, forest):
         assert "binary_tensor_data" in client.get_server_metadata()["extensions"]
         metadata = client.get_model_metadata("iris")
         assert metadata["inputs"] == [{"name": "input-0", "datatype": "FP64", "shape": [-1, 4]}]
+        config = client.get_model_config("iris")
+        assert config["input"] == [{"name": "input-0", "data_type": "TYPE_FP64", "dims": [-1, 4]}]
         assert client.get_model_repository_index()[0]["state"] == "READY"
         for call in (client.load_model, client.unload_model):
             with pytest.raises(InferenceServerException, match="not allowed"):

@@ -342,8 +342,12 @@ fn note(cursor: &mut Cursor<'_>, call: &mut Call, fields: &Fields<'_>, what: &st
         }
         let start = call.notes.len();
         call.notes.resize(start + width, ABSENT);
+        // Nearly every client writes the names in one order, and then each is where it is looked for first.
+        let mut next = 0;
         cursor.object(|cursor, key| -> Result<(), Wrong> {
-            let place = fields.position(&key).ok_or_else(|| {
+            let guess = (next < width && fields.name(next) == key).then_some(next);
+            next += 1;
+            let place = guess.or_else(|| fields.position(&key)).ok_or_else(|| {
                 Wrong::tensor(&key, format!("element {count} of '{what}' has it, the signature has not"))
             })?;
             call.notes[start + place] = cursor.offset();

@@ -60,6 +60,12 @@ fn v2_tells_about_server_and_model() {
     for (method, path, status, want) in [
         ("GET", "/v2", 200, "\"model_repository_extension\""),
         ("GET", "/v2/models/iris", 200, metadata.as_str()),
+        (
+            "GET",
+            "/v2/models/iris/config",
+            200,
+            r#""input":[{"name":"input-0","data_type":"TYPE_FP64","dims":[-1,4]}]"#,
+        ),
         ("GET", "/v2/models", 200, r#"{"models":["iris"]}"#),
         ("GET", "/v2/models/iris/versions/3/ready", 404, "has no version 3"),
         ("GET", "/v2/models/iris/versions/x", 400, "specified version string \\\"x\\\""),

@@ -16,6 +16,7 @@ mod spread;
 mod tfs;
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -219,8 +220,8 @@ async fn answer(context: &Arc<Context>, request: Request<Incoming>) -> Response<
         (Some(which), _) => streaming(small::answers(which, context.clone(), messages)),
         (None, true) => streaming(oip::answers(context.clone(), messages, meta)),
         (None, false) => {
-            let outcome = in_time(timeout, unary(context, path, messages, meta)).await;
-            match outcome {
+            let work = std::pin::pin!(unary(context, path, messages, meta));
+            match in_time(timeout, work).await {
                 Ok(message) => {
                     context.metrics.count_answer(200);
                     with_head(Answer::unary(message))
@@ -231,7 +232,8 @@ async fn answer(context: &Arc<Context>, request: Request<Incoming>) -> Response<
     }
 }
 
-async fn in_time(timeout: Option<Duration>, work: impl Future<Output = Outcome>) -> Outcome {
+/// Takes the work by reference: its future is large, and would be there once for each way through.
+async fn in_time(timeout: Option<Duration>, work: Pin<&mut impl Future<Output = Outcome>>) -> Outcome {
     match timeout {
         None => work.await,
         Some(timeout) => tokio::time::timeout(timeout, work)

@@ -163,7 +163,7 @@ pub(super) fn answers(
         let context = context.clone();
         async move {
             let (request, _counted) = request?;
-            let work = infer(&context, request.clone(), &meta, Wrap::Stream);
+            let work = std::pin::pin!(infer(&context, request.clone(), &meta, Wrap::Stream));
             match in_time(meta.timeout, work).await {
                 Ok(answer) => {
                     context.metrics.count_answer(200);
@@ -213,8 +213,9 @@ pub(super) async fn unary(context: &Arc<Context>, method: &str, body: Bytes, met
             }
         }
         "ServerMetadata" => Ok(message(|out| {
-            let [one, two, three] = EXTENSIONS;
-            encode_server(out, "slipway", env!("CARGO_PKG_VERSION"), &[one, two, three, KSERVE_EXTENSION]);
+            let [one, two, three, four] = EXTENSIONS;
+            let all = [one, two, three, four, KSERVE_EXTENSION];
+            encode_server(out, "slipway", env!("CARGO_PKG_VERSION"), &all);
         })),
         "ModelMetadata" => {
             let (name, version) = decode_name(&body).map_err(malformed)?;

@@ -12,7 +12,7 @@ use codecs::call::{Call, View};
 use codecs::json::push_text;
 use codecs::v1::write_error;
 use codecs::v2::{self, Head};
-use models::{Outputs, TensorSpec};
+use models::{DType, Outputs, TensorSpec};
 
 use super::classes::{self, Chosen};
 use super::v1::malformed;
@@ -28,7 +28,8 @@ use crate::served::{Personality, Served};
 use crate::shared::Shared;
 
 /// What this server does beyond the protocol's required part, in the protocol's words.
-pub(crate) const EXTENSIONS: [&str; 3] = ["model_repository", "binary_tensor_data", "classification"];
+pub(crate) const EXTENSIONS: [&str; 4] =
+    ["model_repository", "binary_tensor_data", "classification", "model_configuration"];
 /// KServe's clients look for their own word.
 pub(crate) const KSERVE_EXTENSION: &str = "model_repository_extension";
 
@@ -133,6 +134,7 @@ fn model(verb: Verb, rest: &str, shared: &Shared, reply: &mut Reply) -> Routed {
     match (action, verb) {
         ("", _) => get(verb, reply, |out| metadata(out, &served, &versions(repository, &served))),
         ("ready", _) => get(verb, reply, |out| ready(out, &served.name)),
+        ("config", _) => get(verb, reply, |out| config(out, &served)),
         ("infer", Verb::Post) => Routed::Call(served, Kind::V2),
         ("infer", _) => method_not_allowed(reply),
         _ => no_such_path(reply),
@@ -165,6 +167,41 @@ fn metadata(out: &mut Vec<u8>, served: &Served, versions: &[String]) {
     out.push(b'}');
 }
 
+/// What there is to say in the words of Triton's `ModelConfig`: name, platform, tensors.
+fn config(out: &mut Vec<u8>, served: &Served) {
+    out.extend_from_slice(b"{\"name\":");
+    push_text(out, &served.name);
+    for key in ["platform", "backend"] {
+        out.extend_from_slice(format!(",\"{key}\":").as_bytes());
+        push_text(out, &served.about.platform);
+    }
+    out.extend_from_slice(b",\"max_batch_size\":0");
+    let signature = served.backend.signature();
+    for (key, specs) in [("input", &signature.inputs), ("output", &signature.outputs)] {
+        out.extend_from_slice(format!(",\"{key}\":[").as_bytes());
+        for (index, spec) in specs.iter().enumerate() {
+            out.extend_from_slice(if index == 0 { b"{\"name\":" } else { b",{\"name\":" });
+            push_text(out, &spec.name);
+            let kind = match spec.dtype {
+                DType::Text => "STRING",
+                other => other.v2_name(),
+            };
+            out.extend_from_slice(format!(",\"data_type\":\"TYPE_{kind}\",\"dims\":[-1").as_bytes());
+            dims(out, spec);
+        }
+        out.push(b']');
+    }
+    out.push(b'}');
+}
+
+fn dims(out: &mut Vec<u8>, spec: &TensorSpec) {
+    for dim in &spec.row {
+        let dim = dim.map_or(-1, |dim| i64::try_from(dim).unwrap_or(-1));
+        out.extend_from_slice(format!(",{dim}").as_bytes());
+    }
+    out.extend_from_slice(b"]}");
+}
+
 fn specs(out: &mut Vec<u8>, specs: &[TensorSpec]) {
     out.push(b'[');
     for (index, spec) in specs.iter().enumerate() {
@@ -173,11 +210,7 @@ fn specs(out: &mut Vec<u8>, specs: &[TensorSpec]) {
         out.extend_from_slice(b",\"datatype\":");
         push_text(out, spec.dtype.v2_name());
         out.extend_from_slice(b",\"shape\":[-1");
-        for dim in &spec.row {
-            let dim = dim.map_or(-1, |dim| i64::try_from(dim).unwrap_or(-1));
-            out.extend_from_slice(format!(",{dim}").as_bytes());
-        }
-        out.extend_from_slice(b"]}");
+        dims(out, spec);
     }
     out.push(b']');
 }
