@@ -75,7 +75,7 @@ pub(crate) fn refuse<P: Protocol>(
 ) {
     reply.clear();
     reply.status = refusal.http();
-    reply.code = refusal.grpc();
+    reply.reason = Some(refusal.reason);
     if !matches!(refusal.reason, Reason::Malformed | Reason::Input) {
         reply.header("slipway-reason", refusal.reason.word());
     }

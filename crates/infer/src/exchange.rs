@@ -15,7 +15,7 @@ use models::Outputs;
 
 use crate::evaluate::Inputs;
 use crate::http::Meta;
-use crate::refusal::Refusal;
+use crate::refusal::{Reason, Refusal};
 use crate::served::Served;
 
 /// A message with its body.
@@ -42,8 +42,8 @@ pub(crate) struct Asked {
 #[derive(Debug, Default)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
-    /// The gRPC code; 0 is success.
-    pub(crate) code: u32,
+    /// Why it is a refusal, if it is one.
+    pub(crate) reason: Option<Reason>,
     /// The content type.
     pub(crate) kind: &'static str,
     pub(crate) body: Vec<u8>,
@@ -58,7 +58,7 @@ impl Reply {
     /// Forgets the last reply.
     pub(crate) fn clear(&mut self) {
         self.status = 200;
-        self.code = 0;
+        self.reason = None;
         self.kind = JSON;
         self.body.clear();
         self.headers.clear();

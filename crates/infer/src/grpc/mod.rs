@@ -300,12 +300,10 @@ async fn evaluate<P: Protocol>(
     } else {
         drive::call(protocol, served, drive::Body::Small(&message), meta, desk).await;
     }
-    if reply.code == 0 {
-        return Ok(std::mem::take(&mut reply.body).into());
+    match reply.reason {
+        None => Ok(std::mem::take(&mut reply.body).into()),
+        Some(reason) => Err(Refusal::new(reason, String::from_utf8_lossy(&reply.body))),
     }
-    let reason = Reason::ALL.into_iter().find(|reason| reason.grpc() == reply.code);
-    let text = String::from_utf8_lossy(&reply.body).into_owned();
-    Err(Refusal::new(reason.unwrap_or(Reason::Internal), text))
 }
 
 /// What the client says how long an answer is of use.
