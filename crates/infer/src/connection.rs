@@ -153,8 +153,13 @@ pub(crate) async fn serve(
         Err(End::Refused(status, why)) => connection.refuse(status, why).await,
         Err(End::Http2) => {
             let Connection { stream, input, start, end, shared, metrics, stop, is_open, .. } = connection;
+            let is_local = stream.is_local();
             let stream = Rewound::new(Bytes::copy_from_slice(&input[start..end]), stream);
             drop(input);
+            if is_local {
+                let stream = grpc::Legal::new(stream);
+                return Box::pin(grpc::serve(stream, shared, metrics, stop, is_open)).await;
+            }
             // Boxed: it is large, and connections that speak HTTP/1.1 are to stay small.
             Box::pin(grpc::serve(stream, shared, metrics, stop, is_open)).await;
         }

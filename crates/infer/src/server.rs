@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::connection;
-use crate::grpc::{self, Loops};
+use crate::grpc::{self, Legal, Loops};
 use crate::listen::{Accepted, Face, Listener, Listeners, Watched};
 use crate::metrics::Metrics;
 use crate::repository::Repository;
@@ -271,6 +271,9 @@ impl Worker {
         let is_open = shared.open_repository || face == Face::Admin;
         match face {
             Face::Http | Face::Admin => connection::serve(stream, shared, metrics, stop, is_open).await,
+            Face::Grpc if stream.is_local() => {
+                Box::pin(grpc::serve(Legal::new(stream), shared, metrics, stop, is_open)).await;
+            }
             Face::Grpc => Box::pin(grpc::serve(stream, shared, metrics, stop, is_open)).await,
         }
     }

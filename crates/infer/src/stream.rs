@@ -15,6 +15,11 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// Writes what can be written at once; `WouldBlock` where that is nothing or cannot be known.
     fn try_write_now(&mut self, bytes: &[u8]) -> io::Result<usize>;
 
+    /// Whether the client is on this machine and calls us by a socket's path.
+    fn is_local(&self) -> bool {
+        false
+    }
+
     /// Ready when there may be something to read, as far as that can be known without a buffer.
     fn poll_arrived(&self, poller: &mut Context<'_>) -> Poll<io::Result<()>>;
 }
@@ -30,6 +35,10 @@ impl Stream for TcpStream {
 }
 
 impl Stream for UnixStream {
+    fn is_local(&self) -> bool {
+        true
+    }
+
     fn try_write_now(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.try_write(bytes)
     }

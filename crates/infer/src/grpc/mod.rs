@@ -9,6 +9,7 @@
 //!
 //! Not here: methods (`oip`, `tfs`, `small`).
 
+mod authority;
 mod body;
 mod oip;
 mod small;
@@ -40,6 +41,7 @@ use crate::refusal::{Reason, Refusal};
 use crate::served::Served;
 use crate::shared::Shared;
 
+pub(crate) use authority::Legal;
 use body::{Answer, Messages};
 pub(crate) use spread::Loops;
 
