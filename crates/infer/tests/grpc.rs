@@ -439,3 +439,23 @@ fn a_watcher_of_health_is_told_of_every_change() {
     let data = frame.expect("in time").expect("an answer").expect("a frame").into_data().expect("data");
     assert_eq!(&data[5..], [8, 2], "the server ends");
 }
+
+#[test]
+fn headers_without_end_are_cut_off() {
+    use std::io::Write;
+    let client = Client::new(Personality::Kserve, |_| {});
+    let address = client.server.0.as_ref().and_then(infer::Server::grpc_address).expect("a port");
+    let mut stream = std::net::TcpStream::connect(address).expect("a connection");
+    stream.set_write_timeout(Some(Duration::from_secs(10))).expect("a timeout");
+    let mut wire = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    wire.extend(frame(4, 0, 0, &[]));
+    wire.extend(frame(1, 0, 1, &[0x83, 0x86]));
+    stream.write_all(&wire).expect("sent");
+    // A header that is large and ever new, without indexing.
+    let mut headers = vec![0x00, 1, b'x', 0x7f, 0x80, 0x7c];
+    headers.resize(16_000, b'y');
+    let more = frame(9, 0, 1, &headers);
+    let sent = (0..10_000).take_while(|_| stream.write_all(&more).is_ok()).count();
+    assert!(sent < 10_000, "160 MB of headers were taken");
+    assert_eq!(client.call(INFER, &infer_request("iris", "", &ROWS, true)).code, 0);
+}
