@@ -22,6 +22,7 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 BODY = '{"instances": [[5.1, 3.5, 1.4, 0.2]]}'
 PATH = "/v1/models/iris:predict"
+V2 = '{"inputs": [{"name": "input-0", "shape": [1, 4], "datatype": "FP64", "data": [5.1, 3.5, 1.4, 0.2]}]}'
 
 
 def cpu_seconds(pid):
@@ -62,10 +63,12 @@ class Subject:
                 time.sleep(0.1)
         sys.exit("%s does not listen" % self.name)
 
-    def measure(self, load, cores, connections, seconds):
+    def measure(self, load, cores, connections, seconds, path=PATH, body=BODY):
+        return self.run([load, self.address, path, body, str(connections), str(seconds)], cores, seconds)
+
+    def run(self, line, cores, seconds):
         before = cpu_seconds(self.process.pid)
-        out = subprocess.run(["taskset", "-c", cores, load, self.address, PATH, BODY, str(connections), str(seconds)],
-                             check=True, capture_output=True, text=True).stdout
+        out = subprocess.run(["taskset", "-c", cores] + line, check=True, capture_output=True, text=True).stdout
         seen = json.loads(out)
         # The warm-up of 0.3 s also costs the server; it is counted in proportion.
         spent = (cpu_seconds(self.process.pid) - before) * seconds / (seconds + 0.3)
@@ -77,6 +80,39 @@ class Subject:
     def end(self):
         self.process.terminate()
         self.process.wait()
+
+
+def median(all_):
+    return {key: statistics.median(one[key] for one in all_) for key in all_[0]}
+
+
+def protocols(subject, args, load, client):
+    """The same row over other protocols, and one HTTP/2 connection beside many; rounds take turns."""
+    grpc, seconds = os.path.join(args.examples, "bench_grpc"), max(1, round(args.seconds))
+
+    def streams(connections, each):
+        line = [grpc, subject.address, "iris", str(connections), str(each), str(seconds)]
+        return lambda: subject.run(line, client, seconds)
+
+    rows = {
+        "V1, 64 connections": lambda: subject.measure(load, client, 64, args.seconds),
+        "V2, 64 connections": lambda: subject.measure(load, client, 64, args.seconds, "/v2/models/iris/infer", V2),
+        "gRPC, 256 x 1": streams(256, 1),
+        "gRPC, 1 x 256": streams(1, 256),
+    }
+    seen = {name: [] for name in rows}
+    for _ in range(args.rounds):
+        for name, row in rows.items():
+            seen[name].append(row())
+    medians = {name: median(all_) for name, all_ in seen.items()}
+    print("protocols (connections x calls at a time)")
+    for name, row in medians.items():
+        print("  %-22s %9.0f req/s   p50 %8.1f us   p99 %8.1f us   %7.2f us CPU/request" %
+              (name, row["rate"], row["p50_us"], row["p99_us"], row["cpu_us"]))
+    rate = {name: row["rate"] for name, row in medians.items()}
+    print("  V2 / V1 rate %.2f   one HTTP/2 connection / 256 rate %.2f" %
+          (rate["V2, 64 connections"] / rate["V1, 64 connections"], rate["gRPC, 1 x 256"] / rate["gRPC, 256 x 1"]))
+    return medians
 
 
 def main():
@@ -110,8 +146,7 @@ def main():
             for _ in range(args.rounds):
                 for subject in subjects:
                     seen[subject.name].append(subject.measure(load, client, connections, args.seconds))
-            medians = {name: {key: statistics.median(one[key] for one in all_) for key in all_[0]}
-                       for name, all_ in seen.items()}
+            medians = {name: median(all_) for name, all_ in seen.items()}
             result[connections] = medians
             print("%d connections" % connections)
             for name, row in medians.items():
@@ -122,6 +157,7 @@ def main():
                 if name != "slipway":
                     print("  slipway / %-20s rate %.2f   p99 %.2f   CPU %.2f" % (
                         name, ours["rate"] / row["rate"], ours["p99_us"] / row["p99_us"], ours["cpu_us"] / row["cpu_us"]))
+        result["protocols"] = protocols(subjects[0], args, load, client)
     finally:
         for subject in subjects:
             subject.end()

@@ -5,9 +5,10 @@
 //! reason on the last line and in `/dev/termination-log`; what it cannot read later leaves the last good version.
 //!
 //! * `cli` are the flags of KServe's servers and of their peers, [`config`] what they mean.
-//! * `server` spreads connections over threads with one event loop each; `connection` is HTTP/1.1 on one of
-//!   them; `routes` says what a path means; `drive` takes one call from its body to its reply in the protocol
-//!   (`exchange`) that the path named.
+//! * `listen` opens ports and sockets, `server` spreads their connections over threads with one event loop each;
+//!   `connection` is HTTP/1.1 on one of them, `grpc` HTTP/2, `tls` what may be under either.
+//! * `routes` says what a path means; `drive` takes one call from its body to its reply in the protocol (`exchange`)
+//!   that the path or method named; `bind` matches a request's tensors with a model's inputs.
 //! * [`repository`] knows which models and versions answer and follows their folders; [`evaluate`] runs one call; `compute` are the threads
 //!   for what is long.
 //!
