@@ -3,6 +3,7 @@
 //! * [`v1`]: KServe's V1 JSON (`{"instances": …}` to `{"predictions": …}`);
 //! * [`v2`]: the Open Inference Protocol's JSON and its binary tensor extension;
 //! * [`tfs`]: TensorFlow Serving's REST bodies;
+//! * [`textproto`]: the text format of configuration files;
 //! * [`grpc`]: the messages of the gRPC services of both, of health and of reflection.
 //!
 //! All but V1 fill a [`call::Call`]: tensors by name, raw ones where they lie in the request. Numbers go straight into
@@ -16,6 +17,7 @@ mod emit;
 mod fill;
 pub mod grpc;
 pub mod json;
+pub mod textproto;
 pub mod tfs;
 pub mod v1;
 pub mod v2;

@@ -160,7 +160,7 @@ mod tests {
             "--max_threads=4",
         ];
         let made = config(&args, None).expect("legal flags");
-        let Source::Fixed(models) = &made.models;
+        let Source::Fixed(models) = &made.models else { panic!("one model") };
         assert_eq!((&*models[0].name, made.http.to_string().as_str()), ("iris", "0.0.0.0:8080"));
         let pod = "127.1.2.3".parse().ok();
         assert_eq!(config(&args, pod).expect("legal flags").http.to_string(), "127.1.2.3:8080");

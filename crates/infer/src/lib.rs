@@ -69,6 +69,9 @@ pub enum Error {
         /// The reason.
         why: String,
     },
+    /// The list of models cannot be read.
+    #[error("{0}")]
+    Config(String),
     /// The port cannot be opened.
     #[error("cannot listen on {address}")]
     Listen {

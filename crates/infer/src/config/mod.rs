@@ -5,7 +5,12 @@
 //!
 //! Not here: reading flags (`cli`), carrying the wishes out (`repository`).
 
+mod batching;
 mod layout;
+pub mod mlserver;
+mod source;
+pub mod tfs;
+pub mod triton;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -15,7 +20,9 @@ use std::time::Duration;
 
 use models::{Limits, Method};
 
+pub use batching::{Batching, Overdue, QueuePolicy};
 pub use layout::{Found, scan};
+pub use source::{Source, document};
 
 use crate::served::Personality;
 
@@ -51,6 +58,12 @@ pub struct Model {
     pub labels: BTreeMap<String, u64>,
     /// Which of the model's methods answers; `None` is [`Config::method`].
     pub method: Option<Method>,
+    /// The model's file in a version's folder, where it is not to be looked for.
+    pub file: Option<String>,
+    /// How its calls are batched; `None` is [`Config::batching`].
+    pub batching: Option<Batching>,
+    /// Why the model cannot be served as it is described. What served it before goes on.
+    pub error: Option<String>,
 }
 
 impl Model {
@@ -63,6 +76,9 @@ impl Model {
             policy: VersionPolicy::default(),
             labels: BTreeMap::new(),
             method: None,
+            file: None,
+            batching: None,
+            error: None,
         }
     }
 
@@ -97,13 +113,6 @@ impl From<codecs::grpc::tfs::ModelOrder> for Model {
     }
 }
 
-/// Where the list of models comes from.
-#[derive(Debug, Clone)]
-pub enum Source {
-    /// The flags.
-    Fixed(Vec<Model>),
-}
-
 /// How models are read.
 #[derive(Debug, Clone)]
 pub struct Loading {
@@ -134,15 +143,44 @@ impl Default for Loading {
     }
 }
 
-/// Certificates of a listener. Files are read again when they change.
+/// Certificates or keys in PEM.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Pem {
+    /// In a file, which is read again when it changes.
+    File(PathBuf),
+    /// Themselves.
+    Text(Arc<[u8]>),
+}
+
+impl Pem {
+    /// The bytes, as they are now.
+    pub fn read(&self) -> std::io::Result<Vec<u8>> {
+        match self {
+            Self::File(path) => std::fs::read(path),
+            Self::Text(text) => Ok(text.to_vec()),
+        }
+    }
+}
+
+impl std::fmt::Debug for Pem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            // It may be a private key.
+            Self::Text(_) => f.write_str("(inline)"),
+        }
+    }
+}
+
+/// Certificates of a listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tls {
-    /// The server's certificate chain, PEM.
-    pub certificate: PathBuf,
-    /// Its private key, PEM.
-    pub key: PathBuf,
-    /// Authorities of client certificates, PEM; with them every client must show one.
-    pub client_authorities: Option<PathBuf>,
+    /// The server's certificate chain.
+    pub certificate: Pem,
+    /// Its private key.
+    pub key: Pem,
+    /// Authorities of client certificates; with them every client must show one.
+    pub client_authorities: Option<Pem>,
 }
 
 /// How a server ends.
@@ -209,6 +247,8 @@ pub struct Config {
     pub limits: Limits,
     /// How models are read.
     pub loading: Loading,
+    /// How calls are batched where a model says nothing of its own; `None` is not at all.
+    pub batching: Option<Batching>,
     /// How the server ends.
     pub drain: Drain,
 }
@@ -245,6 +285,7 @@ impl Config {
             connection_age: None,
             limits: Limits::default(),
             loading: Loading::default(),
+            batching: None,
             drain: Drain::default(),
         }
     }

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use super::index::Index;
 use super::manager::{Answer, Event, Failed, Manager};
-use crate::config::{Config, Model, Source};
+use crate::config::{Config, Model};
 use crate::refusal::{Reason, Refusal};
 
 /// Calls that wait, at most.
@@ -29,11 +29,10 @@ pub(super) struct Control {
 impl Control {
     /// Starts the manager and waits until every model has been tried.
     pub(super) fn start(config: &Config, index: Arc<ArcSwap<Index>>) -> Result<Self, crate::Error> {
-        let Source::Fixed(models) = &config.models;
+        let models = config.models.read().map_err(crate::Error::Config)?;
         // Bounded by what sends: a reader thread one event, a version that ends one, callers `CALLS_MAX`.
         let (sender, receiver) = crossbeam_channel::unbounded();
         let manager = Manager::new(config, index, sender.clone());
-        let models = models.clone();
         std::thread::Builder::new()
             .name("repository".into())
             .spawn(move || manager.run(models, &receiver))

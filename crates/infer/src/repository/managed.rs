@@ -7,6 +7,7 @@
 //! Not here: disks and threads (`manager`).
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -51,6 +52,8 @@ pub(super) struct Record {
     pub(super) served: Option<Arc<Served>>,
     /// Of the files that answer or that failed.
     pub(super) mark: u64,
+    /// Where these files are.
+    pub(super) path: PathBuf,
     /// Of the files that are being read.
     pub(super) reading: Option<u64>,
     pub(super) failures: u32,
@@ -65,6 +68,7 @@ impl Record {
             replacement_error: None,
             served: None,
             mark: 0,
+            path: PathBuf::new(),
             reading: None,
             failures: 0,
             retry_at: None,
@@ -96,11 +100,12 @@ impl Record {
         if self.reading.is_some() {
             return false;
         }
-        let is_changed = wanted.is_settled && wanted.mark != self.mark;
+        let is_moved = wanted.found.path != self.path;
+        let is_changed = wanted.is_settled && (wanted.mark != self.mark || is_moved);
         let is_due = self.retry_at.is_some_and(|at| at <= now);
         match (&self.served, self.state) {
             // A numbered version never changes once it answers; a plain folder is replaced in place.
-            (Some(_), _) => (wanted.found.version.is_none() && is_changed) || is_due,
+            (Some(_), _) => (is_changed && (wanted.found.version.is_none() || is_moved)) || is_due,
             (None, State::End) if self.error.is_some() => is_changed || is_due,
             (None, _) => wanted.is_settled,
         }
@@ -118,7 +123,9 @@ pub(super) struct Retry {
 #[derive(Debug)]
 pub(super) struct Managed {
     pub(super) model: Model,
-    /// Removed from the list, or unloaded by a call: nothing of it is wanted.
+    /// No more in the list: it goes, and then nobody knows of it.
+    pub(super) is_removed: bool,
+    /// Unloaded by a call, or not loaded yet where calls load: it goes, and is known.
     pub(super) is_held: bool,
     pub(super) wanted: BTreeMap<Key, Wanted>,
     pub(super) records: BTreeMap<Key, Record>,
@@ -128,7 +135,28 @@ pub(super) struct Managed {
 
 impl Managed {
     pub(super) fn new(model: Model) -> Self {
-        Self { model, is_held: false, wanted: BTreeMap::new(), records: BTreeMap::new(), scan_error: None }
+        Self {
+            model,
+            is_removed: false,
+            is_held: false,
+            wanted: BTreeMap::new(),
+            records: BTreeMap::new(),
+            scan_error: None,
+        }
+    }
+
+    /// Whether nothing of it is wanted.
+    pub(super) fn rests(&self) -> bool {
+        self.is_removed || self.is_held
+    }
+
+    /// Takes in what the list now says of the model. A description that cannot be served changes nothing.
+    pub(super) fn become_model(&mut self, model: Model) {
+        if model.error.is_some() {
+            self.scan_error.clone_from(&model.error);
+            return;
+        }
+        self.model = model;
     }
 
     /// Takes in a look at the disk: the versions and the marks of their files.
@@ -144,8 +172,8 @@ impl Managed {
     /// What to do now.
     pub(super) fn decide(&self, now: Instant) -> Vec<Step> {
         let mut steps = Vec::new();
-        let is_wanted = |key: &Key| !self.is_held && self.wanted.contains_key(key);
-        if !self.is_held {
+        let is_wanted = |key: &Key| !self.rests() && self.wanted.contains_key(key);
+        if !self.rests() {
             for (key, wanted) in &self.wanted {
                 let may = match self.records.get(key) {
                     Some(record) => record.may_be_read(wanted, now),
@@ -156,7 +184,7 @@ impl Managed {
                 }
             }
         }
-        let nothing_wanted = self.is_held || self.wanted.is_empty();
+        let nothing_wanted = self.rests() || self.wanted.is_empty();
         let one_answers = self.records.iter().any(|(key, record)| is_wanted(key) && record.served.is_some());
         let mut ended = 0;
         // From the newest down, so that the oldest are forgotten.
@@ -190,7 +218,7 @@ impl Managed {
     /// Whether everything wanted was tried.
     pub(super) fn is_settled(&self) -> bool {
         self.records.values().all(|record| record.reading.is_none())
-            && (self.is_held || self.wanted.keys().all(|key| self.records.contains_key(key)))
+            && (self.rests() || self.wanted.keys().all(|key| self.records.contains_key(key)))
     }
 
     /// Why nothing answers, if nothing does.
@@ -235,7 +263,7 @@ impl Managed {
         Entry {
             name: self.model.name.clone(),
             personality: self.model.personality,
-            is_wanted: !self.is_held,
+            is_wanted: !self.rests(),
             labels: labels.map(|(label, version)| (label.clone(), *version)).collect(),
             slots: self.records.iter().map(slot).collect(),
         }
@@ -271,9 +299,15 @@ mod tests {
     fn record(word: &str) -> Record {
         let new = Record::new();
         match word {
-            "up" => Record { state: State::Available, served: Some(served()), mark: 7, ..new },
+            "up" => {
+                let path = "/m".into();
+                Record { state: State::Available, served: Some(served()), mark: 7, path, ..new }
+            }
             "reading" => Record { state: State::Loading, reading: Some(7), ..new },
-            "failed" => Record { state: State::End, error: Some("bad".into()), mark: 7, ..new },
+            "failed" => {
+                Record { state: State::End, error: Some("bad".into()), mark: 7, path: "/m".into(), ..new }
+            }
+            "elsewhere" => Record { path: "/other".into(), ..record("up") },
             "due" => Record { retry_at: Some(Instant::now()), ..record("failed") },
             "ended" => Record { state: State::End, ..new },
             other => panic!("{other}"),
@@ -293,12 +327,13 @@ mod tests {
         use Step::{Read, Unload};
         let (one, two) = (Some(1), Some(2));
         type Case<'a> = (&'a str, &'a [(Key, u64)], &'a [(Key, &'a str)], &'a [Step]);
-        let cases: [Case<'_>; 12] = [
+        let cases: [Case<'_>; 13] = [
             ("the first is read", &[(one, 7)], &[], &[Read(one)]),
             ("what is read is not read again", &[(one, 7)], &[(one, "reading")], &[]),
             ("what answers stays", &[(one, 7)], &[(one, "up")], &[]),
             ("a numbered version does not change", &[(one, 8)], &[(one, "up")], &[]),
             ("a plain folder does", &[(None, 8)], &[(None, "up")], &[Read(None)]),
+            ("a folder of the same number elsewhere", &[(one, 7)], &[(one, "elsewhere")], &[Read(one)]),
             ("load before unload", &[(two, 7)], &[(one, "up")], &[Read(two)]),
             ("and while it loads", &[(two, 7)], &[(one, "up"), (two, "reading")], &[]),
             ("and when it failed", &[(two, 7)], &[(one, "up"), (two, "failed")], &[]),

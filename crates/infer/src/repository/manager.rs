@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 
 use super::index::{Index, State};
 use super::managed::{Key, Managed, Record, Retry, Step};
-use crate::config::{Config, Loading, Model, scan};
+use crate::config::{Config, Loading, Model, Source, scan};
 use crate::load::{self, Order};
 use crate::refusal::{Reason, Refusal};
 use crate::served::{Gone, Served};
@@ -63,6 +63,11 @@ struct Waiter {
 pub(super) struct Manager {
     index: Arc<ArcSwap<Index>>,
     sender: Sender<Event>,
+    source: Source,
+    /// What the source last said.
+    listed: Vec<Model>,
+    /// Why the source cannot be read, so that it is told once.
+    source_error: Option<String>,
     loading: Loading,
     method: models::Method,
     limits: models::Limits,
@@ -78,6 +83,9 @@ impl Manager {
         Self {
             index,
             sender,
+            source: config.models.clone(),
+            listed: Vec::new(),
+            source_error: None,
             loading: config.loading.clone(),
             method: config.method,
             limits: config.limits,
@@ -91,20 +99,24 @@ impl Manager {
 
     /// Works until it is told to end.
     pub(super) fn run(mut self, models: Vec<Model>, events: &Receiver<Event>) {
-        self.replace(models);
-        let mut polled = Instant::now();
+        self.listed.clone_from(&models);
+        self.replace(models, true);
+        if let Source::Folder { only: Some(only), .. } = &self.source {
+            for (name, managed) in &mut self.models {
+                managed.is_held = !only.iter().any(|wanted| **wanted == **name);
+            }
+        }
+        let mut polls = Polls::new(&self.source, self.loading.poll, Instant::now());
         self.act();
         loop {
-            let mut event = match self.next_wake(polled) {
+            let retry = self.models.values().filter_map(Managed::next_retry).min();
+            let wake = [polls.next(), retry].into_iter().flatten().min();
+            let mut event = match wake {
                 None => events.recv().ok(),
                 Some(at) => match events.recv_deadline(at) {
                     Ok(event) => Some(event),
                     Err(RecvTimeoutError::Timeout) => {
-                        let is_due = self.loading.poll.is_some_and(|poll| polled.elapsed() >= poll);
-                        if is_due {
-                            self.look(|_| true, false);
-                            polled = Instant::now();
-                        }
+                        self.poll(&mut polls);
                         self.act();
                         continue;
                     }
@@ -123,10 +135,35 @@ impl Manager {
         }
     }
 
-    fn next_wake(&self, polled: Instant) -> Option<Instant> {
-        let poll = self.loading.poll.map(|poll| polled + poll.max(Duration::from_millis(10)));
-        let retry = self.models.values().filter_map(Managed::next_retry).min();
-        [poll, retry].into_iter().flatten().min()
+    /// Does what is due by the clock.
+    fn poll(&mut self, polls: &mut Polls) {
+        let now = Instant::now();
+        if polls.source.is_due(now) {
+            self.read_source();
+        }
+        if polls.folders.is_due(now) {
+            self.look(|_| true, false);
+        }
+    }
+
+    /// Reads the list of models again and follows it where it changed. A list that cannot be read changes nothing.
+    fn read_source(&mut self) {
+        match self.source.read() {
+            Ok(models) => {
+                self.source_error = None;
+                if models != self.listed {
+                    tracing::info!(models = models.len(), "the list of models changed");
+                    self.listed.clone_from(&models);
+                    self.replace(models, false);
+                }
+            }
+            Err(error) => {
+                if self.source_error.as_ref() != Some(&error) {
+                    tracing::warn!(error, "the list of models cannot be read; what is served stays");
+                }
+                self.source_error = Some(error);
+            }
+        }
     }
 
     fn take(&mut self, event: Event) {
@@ -143,16 +180,18 @@ impl Manager {
                 let names = self.models.keys().cloned().collect();
                 self.waiters.push(Waiter { names, with_labels: false, answer });
             }
-            Event::Load(name, answer) => match self.models.get_mut(&name) {
-                Some(managed) => {
-                    managed.is_held = false;
-                    // Whoever asks for a load wants failures tried again.
-                    managed.records.retain(|_, record| record.error.is_none() || record.reading.is_some());
-                    self.look(|managed| managed.model.name == name, true);
-                    self.waiters.push(Waiter { names: [name].into(), with_labels: false, answer });
+            Event::Load(name, answer) => {
+                if matches!(self.source, Source::Folder { .. }) {
+                    self.read_source();
                 }
-                None => self.no_such_model(&name, answer),
-            },
+                let known = self.models.get_mut(&name).filter(|managed| !managed.is_removed);
+                let Some(managed) = known else { return self.no_such_model(&name, answer) };
+                managed.is_held = false;
+                // Whoever asks for a load wants failures tried again.
+                managed.records.retain(|_, record| record.error.is_none() || record.reading.is_some());
+                self.look(|managed| managed.model.name == name, true);
+                self.waiters.push(Waiter { names: [name].into(), with_labels: false, answer });
+            }
             Event::Unload(name, answer) => match self.models.get_mut(&name) {
                 Some(managed) => {
                     managed.is_held = true;
@@ -164,7 +203,7 @@ impl Manager {
             },
             Event::Reload(models, answer) => {
                 let names = models.iter().map(|model| model.name.clone()).collect();
-                self.replace(models);
+                self.replace(models, true);
                 self.waiters.push(Waiter { names, with_labels: true, answer });
             }
             Event::Stop => {}
@@ -177,13 +216,14 @@ impl Manager {
         let _ = answer.send(Err(failed));
     }
 
-    /// Makes these the models. Those that are there already keep their versions.
-    fn replace(&mut self, models: Vec<Model>) {
+    /// Makes these the models. Those that are there already keep their versions, and stay unloaded where a call
+    /// unloaded them, unless somebody tells otherwise.
+    fn replace(&mut self, models: Vec<Model>, is_told: bool) {
+        let holds_new = !is_told && matches!(self.source, Source::Folder { only: Some(_), .. });
         let names: BTreeSet<Arc<str>> = models.iter().map(|model| model.name.clone()).collect();
         for (name, managed) in &mut self.models {
             if !names.contains(name) {
-                managed.is_held = true;
-                managed.wanted.clear();
+                managed.is_removed = true;
                 self.changed.insert(name.clone());
             }
         }
@@ -192,20 +232,26 @@ impl Manager {
             self.changed.insert(name.clone());
             match self.models.get_mut(&name) {
                 Some(managed) => {
-                    managed.is_held = false;
-                    managed.model = model;
+                    managed.is_removed = false;
+                    managed.is_held &= !is_told;
+                    managed.become_model(model);
                 }
                 None => {
-                    self.models.insert(name, Managed::new(model));
+                    let managed = Managed { is_held: holds_new, ..Managed::new(model) };
+                    self.models.insert(name, managed);
                 }
             }
         }
-        self.look(|_| true, true);
+        self.look(|_| true, is_told);
     }
 
     /// Looks through the folders of models. Where somebody said that files are complete, they are taken as they are.
     fn look(&mut self, which: impl Fn(&Managed) -> bool, is_told: bool) {
-        for managed in self.models.values_mut().filter(|managed| !managed.is_held && which(managed)) {
+        for managed in self.models.values_mut().filter(|managed| !managed.rests() && which(managed)) {
+            if let Some(error) = &managed.model.error {
+                managed.scan_error = Some(error.clone());
+                continue;
+            }
             match scan(&managed.model.path, &managed.model.policy) {
                 Ok(found) => {
                     managed.scan_error = None;
@@ -277,7 +323,7 @@ impl Manager {
     fn read(&mut self, name: &Arc<str>, key: Key, mark: u64, result: Result<Box<Served>, String>) {
         self.readers = self.readers.saturating_sub(1);
         let Some(managed) = self.models.get_mut(name) else { return };
-        let is_wanted = !managed.is_held && managed.wanted.contains_key(&key);
+        let is_wanted = !managed.rests() && managed.wanted.contains_key(&key);
         let Some(record) = managed.records.get_mut(&key) else { return };
         if record.reading != Some(mark) {
             return;
@@ -311,7 +357,7 @@ impl Manager {
         for name in std::mem::take(&mut self.changed) {
             match self.models.get(&name) {
                 // A model that is gone from the list is reported until its last version has ended.
-                Some(managed) if managed.is_held && managed.wanted.is_empty() && is_over(managed) => {
+                Some(managed) if managed.is_removed && is_over(managed) => {
                     index.models.remove(&name);
                     self.models.remove(&name);
                 }
@@ -352,6 +398,49 @@ impl Manager {
     }
 }
 
+/// When the clock asks for a look at something.
+struct Due {
+    every: Option<Duration>,
+    at: Instant,
+}
+
+impl Due {
+    fn new(every: Option<Duration>, now: Instant) -> Self {
+        // Faster would do nothing else.
+        let every = every.map(|every| every.max(Duration::from_millis(5)));
+        Self { every, at: now + every.unwrap_or_default() }
+    }
+
+    fn is_due(&mut self, now: Instant) -> bool {
+        let is_due = self.every.is_some() && self.at <= now;
+        if is_due {
+            self.at = now + self.every.unwrap_or_default();
+        }
+        is_due
+    }
+}
+
+struct Polls {
+    folders: Due,
+    source: Due,
+}
+
+impl Polls {
+    fn new(source: &Source, folders: Option<Duration>, now: Instant) -> Self {
+        let source = match source {
+            Source::File { poll, .. } => *poll,
+            Source::Folder { only: None, .. } => folders,
+            Source::Fixed(_) | Source::Folder { .. } => None,
+        };
+        Self { folders: Due::new(folders, now), source: Due::new(source, now) }
+    }
+
+    fn next(&self) -> Option<Instant> {
+        let at = |due: &Due| due.every.map(|_| due.at);
+        [at(&self.folders), at(&self.source)].into_iter().flatten().min()
+    }
+}
+
 fn is_over(managed: &Managed) -> bool {
     managed.records.values().all(|record| record.state == State::End)
 }
@@ -365,6 +454,7 @@ fn order(
     let wanted = managed.wanted.get(&key)?;
     let record = managed.records.entry(key).or_insert_with(Record::new);
     record.reading = Some(wanted.mark);
+    record.path.clone_from(&wanted.found.path);
     record.retry_at = None;
     if record.served.is_none() {
         (record.state, record.error) = (State::Loading, None);
@@ -373,7 +463,10 @@ fn order(
     let order = Order {
         name: model.name.clone(),
         version: key,
-        path: wanted.found.path.clone(),
+        path: match &model.file {
+            Some(file) => wanted.found.path.join(file),
+            None => wanted.found.path.clone(),
+        },
         personality: model.personality,
         method: model.method.unwrap_or(method),
         limits,
