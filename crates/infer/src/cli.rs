@@ -6,10 +6,15 @@
 //!
 //! Not here: what the values do (`Config`).
 
+mod lists;
+pub mod tfs;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{ArgAction, Parser};
+
+pub use lists::Lists;
 
 use crate::ports::Ports;
 use crate::{Config, Method, Personality};
@@ -39,6 +44,9 @@ pub struct Args {
     /// How clients reach the server.
     #[command(flatten)]
     pub ports: Ports,
+    /// Many models instead of one.
+    #[command(flatten)]
+    pub lists: Lists,
     /// Threads that serve; by default (and for KServe's default of 1) one for each CPU.
     #[arg(long)]
     pub workers: Option<usize>,
@@ -87,6 +95,21 @@ pub struct Args {
     /// Timeout towards a predictor: without effect without one.
     #[arg(long = "predictor_request_timeout_seconds", hide = true)]
     pub predictor_request_timeout_seconds: Option<u64>,
+    /// Calls to a predictor: without effect without one.
+    #[arg(long = "predictor_use_ssl", hide = true, action = ArgAction::Set)]
+    pub predictor_use_ssl: Option<bool>,
+    /// Calls to a predictor: without effect without one.
+    #[arg(long = "predictor_request_retries", hide = true)]
+    pub predictor_request_retries: Option<u64>,
+    /// Readiness of a predictor: without effect without one.
+    #[arg(long = "enable_predictor_health_check", hide = true)]
+    pub enable_predictor_health_check: bool,
+    /// Messages of gRPC that Python sends: without effect, answers are as large as they are.
+    #[arg(long = "grpc_max_send_message_length", hide = true)]
+    pub grpc_max_send_message_length: Option<i64>,
+    /// Messages of gRPC that Python takes: without effect, `--max_body_bytes` bounds every message.
+    #[arg(long = "grpc_max_receive_message_length", hide = true)]
+    pub grpc_max_receive_message_length: Option<i64>,
 }
 
 impl Args {
@@ -117,8 +140,10 @@ impl Args {
         config.method = method;
         config.personality = self.personality;
         config.open_repository = self.open_repository_api;
-        let crate::config::Source::Fixed(models) = &mut config.models;
-        models.iter_mut().for_each(|model| model.personality = self.personality);
+        if let crate::config::Source::Fixed(models) = &mut config.models {
+            models.iter_mut().for_each(|model| model.personality = self.personality);
+        }
+        self.lists.apply(&mut config, self.personality)?;
         config.body_bytes_max = self.max_body_bytes;
         Ok(config)
     }
@@ -135,6 +160,11 @@ impl Args {
             (self.log_config_file.is_some(), "log_config_file"),
             (self.access_log_format.is_some(), "access_log_format"),
             (self.predictor_request_timeout_seconds.is_some(), "predictor_request_timeout_seconds"),
+            (self.predictor_use_ssl.is_some(), "predictor_use_ssl"),
+            (self.predictor_request_retries.is_some(), "predictor_request_retries"),
+            (self.enable_predictor_health_check, "enable_predictor_health_check"),
+            (self.grpc_max_send_message_length.is_some(), "grpc_max_send_message_length"),
+            (self.grpc_max_receive_message_length.is_some(), "grpc_max_receive_message_length"),
         ];
         all.into_iter().filter(|(given, _)| *given).map(|(_, name)| name).collect()
     }

@@ -60,9 +60,9 @@ impl Ports {
     pub(crate) fn apply(&self, config: &mut Config) {
         if let (Some(certificate), Some(key)) = (&self.tls_certificate, &self.tls_key) {
             config.tls = Some(Tls {
-                certificate: certificate.clone(),
-                key: key.clone(),
-                client_authorities: self.tls_client_authorities.clone(),
+                certificate: certificate.clone().into(),
+                key: key.clone().into(),
+                client_authorities: self.tls_client_authorities.clone().map(Into::into),
             });
         }
         config.http_socket.clone_from(&self.http_socket);

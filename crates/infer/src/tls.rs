@@ -9,7 +9,6 @@
 use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,7 +22,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::config::Tls;
+use crate::config::{Pem, Tls};
 use crate::listen::Face;
 
 /// For a client to finish the handshake.
@@ -89,7 +88,7 @@ impl Certificates {
         match read(&self.files) {
             Ok(current) => {
                 self.current.store(Arc::new(current));
-                tracing::info!(certificate = %self.files.certificate.display(), "certificate renewed");
+                tracing::info!(certificate = ?self.files.certificate, "certificate renewed");
             }
             Err(why) => tracing::error!(why, "the new certificate cannot be used; the old one stays"),
         }
@@ -102,23 +101,28 @@ fn stamp(metadata: &Metadata) -> Stamp {
 
 fn stamps(files: &Tls) -> io::Result<Vec<Stamp>> {
     let all = [Some(&files.certificate), Some(&files.key), files.client_authorities.as_ref()];
-    all.into_iter().flatten().map(|file| std::fs::metadata(file).map(|metadata| stamp(&metadata))).collect()
+    let paths = all.into_iter().flatten().filter_map(|pem| match pem {
+        Pem::File(path) => Some(path),
+        Pem::Text(_) => None,
+    });
+    paths.map(|path| std::fs::metadata(path).map(|metadata| stamp(&metadata))).collect()
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let wrong = |why: String| format!("certificates of {}: {why}", path.display());
-    let all: Result<Vec<_>, _> =
-        CertificateDer::pem_file_iter(path).map_err(|error| wrong(error.to_string()))?.collect();
+fn certificates(pem: &Pem) -> Result<Vec<CertificateDer<'static>>, String> {
+    let wrong = |why: String| format!("certificates of {pem:?}: {why}");
+    let text = pem.read().map_err(|error| wrong(error.to_string()))?;
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
     let all = all.map_err(|error| wrong(error.to_string()))?;
     if all.is_empty() { Err(wrong("there are none".to_owned())) } else { Ok(all) }
 }
 
 fn read(files: &Tls) -> Result<Current, String> {
     // Before the contents: a change while they are read is seen the next time.
-    let stamps = stamps(files).map_err(|error| format!("{}: {error}", files.certificate.display()))?;
+    let stamps = stamps(files).map_err(|error| format!("{:?}: {error}", files.certificate))?;
     let chain = certificates(&files.certificate)?;
-    let key = PrivateKeyDer::from_pem_file(&files.key)
-        .map_err(|error| format!("key of {}: {error}", files.key.display()))?;
+    let wrong = |error: String| format!("key of {:?}: {error}", files.key);
+    let key = files.key.read().map_err(|error| wrong(error.to_string()))?;
+    let key = PrivateKeyDer::from_pem_slice(&key).map_err(|error| wrong(error.to_string()))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
@@ -128,7 +132,7 @@ fn read(files: &Tls) -> Result<Current, String> {
         Some(path) => {
             let mut roots = rustls::RootCertStore::empty();
             for authority in certificates(path)? {
-                roots.add(authority).map_err(|error| format!("{}: {error}", path.display()))?;
+                roots.add(authority).map_err(|error| format!("{path:?}: {error}"))?;
             }
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
             builder.with_client_cert_verifier(verifier.map_err(|error| error.to_string())?)

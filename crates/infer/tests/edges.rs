@@ -219,9 +219,9 @@ fn certificates_are_shown_asked_for_and_renewed() {
     std::fs::write(folder.path().join("clients.pem"), &clients.1).expect("written");
     let server = Running::with("forest_classifier", |config| {
         config.tls = Some(Tls {
-            certificate: folder.path().join("server.pem"),
-            key: folder.path().join("server.key"),
-            client_authorities: Some(folder.path().join("clients.pem")),
+            certificate: folder.path().join("server.pem").into(),
+            key: folder.path().join("server.key").into(),
+            client_authorities: Some(folder.path().join("clients.pem").into()),
         });
     });
     let client = folder.path().join("client");

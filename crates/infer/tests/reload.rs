@@ -224,3 +224,58 @@ fn a_reload_replaces_the_whole_list_and_says_what_failed() {
     assert!(block(repository.load("nobody")).is_err_and(|error| error.reason == infer::Reason::NotFound));
     assert!(repository.find("n", Which::Default).is_ok());
 }
+
+#[test]
+fn a_list_that_changes_is_followed_and_a_broken_one_changes_nothing() {
+    let (one, other) = (Folder::new(), Folder::new());
+    one.add("1", "forest_classifier");
+    other.add("1", "forest_classifier_names");
+    let list = one.path().with_extension("conf");
+    let write = |models: &[(&str, &Path)]| {
+        let line = |(name, path): &(&str, &Path)| {
+            format!("config {{ name: '{name}' base_path: '{}' }}", path.display())
+        };
+        let lines: Vec<String> = models.iter().map(line).collect();
+        std::fs::write(&list, format!("model_config_list {{ {} }}", lines.join("\n"))).expect("written");
+    };
+    write(&[("m", one.path())]);
+    let mut config = Config::of(Source::File { path: list.clone(), poll: Some(POLL) });
+    config.loading.poll = Some(POLL);
+    assert!(infer::config::check(&config).expect("in order").contains("model m"));
+    let repository = Repository::open(&config).expect("a repository");
+    write(&[("m", other.path()), ("n", other.path())]);
+    until("the new model", || repository.find("n", Which::Default).is_ok());
+    until("the folder's change", || predict(&repository, Which::Default).as_deref() == Ok("setosa"));
+    std::fs::write(&list, "model_config_list { config {").expect("written");
+    block(repository.load("m")).expect("still known");
+    assert!(infer::config::check(&config).is_err());
+    write(&[("m", one.path())]);
+    until("the end of n", || repository.status("n").is_none());
+    until("the first folder", || predict(&repository, Which::Default).as_deref() == Ok("[0.0]"));
+    std::fs::remove_file(list).expect("removed");
+}
+
+#[test]
+fn a_folder_of_models_loads_what_it_is_told_to() {
+    let root = Folder::new();
+    for name in ["m", "n"] {
+        std::fs::create_dir_all(root.path().join(name).join("1")).expect("made");
+        std::fs::copy(fixture("forest_classifier"), root.path().join(name).join("1/model.joblib"))
+            .expect("copied");
+    }
+    std::fs::write(root.path().join("m/config.pbtxt"), "max_batch_size: 4").expect("written");
+    let personality = infer::Personality::Triton;
+    let only = Some(vec!["m".to_owned()]);
+    let source = Source::Folder { path: root.path().to_owned(), personality, only };
+    let repository = Repository::open(&Config::of(source)).expect("a repository");
+    assert!(repository.is_ready());
+    assert!(repository.find("m", Which::Version(1)).is_ok());
+    assert!(matches!(repository.find("n", Which::Default), Err(NotServed::NotReady { .. })));
+    block(repository.load("n")).expect("loaded");
+    assert!(repository.find("n", Which::Default).is_ok());
+    // A model that comes later is found by the call that names it.
+    std::fs::create_dir_all(root.path().join("o")).expect("made");
+    std::fs::copy(fixture("forest_classifier"), root.path().join("o/model.joblib")).expect("copied");
+    block(repository.load("o")).expect("loaded");
+    assert!(repository.find("o", Which::Default).is_ok());
+}

@@ -64,6 +64,9 @@ enum Command {
     Kfp(kfp::Args),
     /// The model server alone, no cluster.
     Serve(Box<serve::Args>),
+    /// The model server with the flags of TensorFlow Serving's; also by a link of this name.
+    #[command(hide = true, name = "tensorflow_model_server")]
+    TensorflowModelServer(Box<serve::TfsArgs>),
     /// Fetches a model to a folder (the entry point of the storage-initializer image).
     #[command(hide = true)]
     StorageInitializer(storage_initializer::Args),
@@ -85,11 +88,7 @@ impl DataFolder {
 
 /// Parses the arguments, runs the command, prints its error as one line a cause.
 pub fn run(arguments: Vec<OsString>) -> ExitCode {
-    let arguments = match multicall::translate(arguments) {
-        multicall::Call::Ours(arguments) => arguments,
-        multicall::Call::Done(code) => return code,
-    };
-    let cli = Cli::parse_from(arguments);
+    let cli = Cli::parse_from(multicall::translate(arguments));
     let result = match cli.command {
         Command::Up(args) => up::run(args),
         Command::Down(args) => down::run(&args),
@@ -104,6 +103,7 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
         Command::Images(args) => images::run(&args),
         Command::Kfp(args) => kfp::run(args),
         Command::Serve(args) => serve::run(*args),
+        Command::TensorflowModelServer(args) => serve::run_tfs(*args),
         Command::StorageInitializer(args) => storage_initializer::run(args),
     };
     match result {

@@ -1,40 +1,30 @@
 //! Other programs' names: what the first argument is called decides what runs.
 //!
 //! * `kfp`: `kfp submit …` (the article's command) is ours, everything else goes to the real `kfp` on the path.
-//! * `tensorflow_model_server`: the model server. Its own flags come with the model server's issue; until then the call
-//!   is refused by name rather than misread.
+//! * `tensorflow_model_server`: the model server with that program's flags.
 
 use std::{
     ffi::{OsStr, OsString},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::{Command, ExitCode},
+    process::Command,
 };
 
-/// What the call is.
-pub enum Call {
-    /// Arguments for our own parser.
-    Ours(Vec<OsString>),
-    /// It was answered here.
-    Done(ExitCode),
-}
-
 /// Turns a call under another name into one of ours, or hands it on.
-pub fn translate(arguments: Vec<OsString>) -> Call {
+pub fn translate(arguments: Vec<OsString>) -> Vec<OsString> {
     let name = arguments.first().map(Path::new).and_then(Path::file_name).unwrap_or(OsStr::new("slipway"));
     match name.to_str() {
         Some("kfp") => {
             let mut ours: Vec<OsString> = vec!["slipway".into(), "kfp".into()];
             ours.extend(arguments.into_iter().skip(1));
-            Call::Ours(ours)
+            ours
         }
-        Some("tensorflow_model_server") => {
-            eprintln!(
-                "tensorflow_model_server: this slipway does not speak its flags; use `slipway serve --help`"
-            );
-            Call::Done(ExitCode::FAILURE)
+        Some(name @ "tensorflow_model_server") => {
+            let mut ours: Vec<OsString> = vec!["slipway".into(), name.into()];
+            ours.extend(arguments.into_iter().skip(1));
+            ours
         }
-        _ => Call::Ours(arguments),
+        _ => arguments,
     }
 }
 

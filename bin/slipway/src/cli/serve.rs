@@ -8,12 +8,32 @@ use super::block_on;
 /// The model server's own flags.
 pub type Args = infer::cli::Args;
 
+/// The flags of `tensorflow_model_server`.
+pub type TfsArgs = infer::cli::tfs::Args;
+
 /// Serves until it is told to end.
 pub fn run(args: Args) -> Result<()> {
-    let pod_ip = std::env::var("SLIPWAY_POD_IP").ok().and_then(|ip| ip.parse().ok());
-    let config = args.config(pod_ip).map_err(anyhow::Error::msg)?;
-    for flag in args.without_effect() {
-        eprintln!("slipway serve: {flag} has no effect here");
+    let config = args.config(pod_ip()).map_err(anyhow::Error::msg)?;
+    serve("slipway serve", config, &args.without_effect(), args.lists.check_config)
+}
+
+/// The same with TensorFlow Serving's flags.
+pub fn run_tfs(args: TfsArgs) -> Result<()> {
+    let config = args.config(pod_ip()).map_err(anyhow::Error::msg)?;
+    serve("tensorflow_model_server", config, &args.without_effect(), args.check_config)
+}
+
+fn pod_ip() -> Option<std::net::IpAddr> {
+    std::env::var("SLIPWAY_POD_IP").ok().and_then(|ip| ip.parse().ok())
+}
+
+fn serve(name: &'static str, config: infer::Config, without_effect: &[&str], only_check: bool) -> Result<()> {
+    for flag in without_effect {
+        eprintln!("{name}: {flag} has no effect here");
+    }
+    if only_check {
+        print!("{}", infer::config::check(&config)?);
+        return Ok(());
     }
     block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
@@ -25,7 +45,7 @@ pub fn run(args: Args) -> Result<()> {
             }
         };
         // Port 0 means that only this line tells the port.
-        let ready = |server: &infer::Server| println!("slipway serve: listening on {}", server.address());
+        let ready = move |server: &infer::Server| println!("{name}: listening on {}", server.address());
         infer::run(config, ready, told).await?;
         Ok(())
     })

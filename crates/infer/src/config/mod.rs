@@ -6,6 +6,7 @@
 //! Not here: reading flags (`cli`), carrying the wishes out (`repository`).
 
 mod batching;
+mod check;
 mod layout;
 pub mod mlserver;
 mod source;
@@ -21,6 +22,7 @@ use std::time::Duration;
 use models::{Limits, Method};
 
 pub use batching::{Batching, Overdue, QueuePolicy};
+pub use check::check;
 pub use layout::{Found, scan};
 pub use source::{Source, document};
 
@@ -159,6 +161,12 @@ impl Pem {
             Self::File(path) => std::fs::read(path),
             Self::Text(text) => Ok(text.to_vec()),
         }
+    }
+}
+
+impl From<PathBuf> for Pem {
+    fn from(path: PathBuf) -> Self {
+        Self::File(path)
     }
 }
 

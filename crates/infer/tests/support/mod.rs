@@ -36,7 +36,7 @@ impl Running {
     pub fn like(name: &str, personality: Personality, change: impl FnOnce(&mut Config)) -> Self {
         Self::with(name, |config| {
             config.personality = personality;
-            let Source::Fixed(models) = &mut config.models;
+            let Source::Fixed(models) = &mut config.models else { panic!("one model") };
             models.iter_mut().for_each(|model| model.personality = personality);
             change(config);
         })
