@@ -14,7 +14,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import sklearn
-from sklearn import (compose, ensemble, linear_model, model_selection, multioutput, pipeline, preprocessing, tree)
+from sklearn import (compose, ensemble, impute, linear_model, model_selection, multioutput, pipeline, preprocessing, tree)
 
 warnings.filterwarnings("ignore")
 VERSION = tuple(int(part) for part in sklearn.__version__.split(".")[:2])
@@ -79,6 +79,26 @@ save("several", multioutput.MultiOutputClassifier(linear_model.LogisticRegressio
 save("several_numbers", multioutput.MultiOutputRegressor(linear_model.Ridge()).fit(NUMBERS, two), numbers)
 save("chain", multioutput.ClassifierChain(linear_model.LogisticRegression(), order=[1, 0]).fit(NUMBERS, both), numbers)
 save("chain_numbers", multioutput.RegressorChain(linear_model.Ridge(), order=[1, 0]).fit(NUMBERS, two), numbers)
+# Imputers of texts, labels, histogram boosting over texts.
+filled = pipeline.make_pipeline(impute.SimpleImputer(missing_values="", strategy="most_frequent"),
+                                preprocessing.OneHotEncoder(handle_unknown="ignore", **dense))
+save("imputed_one_hot", filled.fit(TEXTS), ODD[["colour", "city"]])
+constant = impute.SimpleImputer(missing_values="", strategy="constant", fill_value="none")
+save("imputed_ordinal", pipeline.make_pipeline(constant, preprocessing.OrdinalEncoder()).fit(TEXTS),
+     ROWS[["colour", "city"]])
+mixed = compose.ColumnTransformer([("text", filled, ["colour", "city"]),
+                                   ("number", impute.SimpleImputer(strategy="median"), ["size", "count"])],
+                                  sparse_threshold=0)
+save("imputed_columns", pipeline.make_pipeline(mixed, linear_model.LogisticRegression()).fit(FRAME, NAMES), ODD)
+labels = preprocessing.LabelEncoder().fit(FRAME["city"])
+joblib.dump(labels, os.path.join(HERE, "label_encoder.model"), compress=3)
+EXPECTED["label_encoder"] = {"columns": [ROWS["city"].tolist()], "transform": labels.transform(ROWS["city"]).tolist()}
+if VERSION >= (1, 4):
+    typed = FRAME.astype({"colour": "category", "city": "category"})
+    asked = typed.iloc[:12].astype({"city": object})
+    asked["city"] = ODD["city"].to_numpy()
+    hist = ensemble.HistGradientBoostingClassifier(categorical_features=[0, 2], max_iter=4, min_samples_leaf=5)
+    save("hist_texts", hist.fit(typed, NAMES), asked)
 with open(os.path.join(HERE, "expected.json"), "w") as out:
     json.dump(EXPECTED, out)
     out.write("\n")

@@ -3,12 +3,12 @@
 //! Raw scores start at what `init_` (or the baseline) says and grow by each stage's trees; a class's probability
 //! is the inverse link of its score. The histogram kind compares in `f64` and takes missing and infinite values.
 //!
-//! Not here: splits on categories, which are refused by name.
+//! Not here: what columns of categories become before the trees (`hist`).
 
 use super::attrs::Attrs;
 use super::labels::Labels;
 use super::tree::{Cell, RawTree, Trees};
-use super::{Classify, Evaluated, Read, Regress, Role, Rows, argmax, expit, softmax};
+use super::{Classify, Evaluated, Read, Regress, Role, Rows, argmax, expit, hist, pipeline, softmax};
 use crate::error::Result;
 use crate::graph::View;
 
@@ -190,15 +190,35 @@ fn prior_scores(prior: &[f64], loss: Loss, is_symmetric: bool) -> Vec<f64> {
     logs.into_iter().map(|log| log - mean).collect()
 }
 
+/// The categories that go left, by node.
+fn sets(attrs: &Attrs<'_>, predictor: View<'_>, is: &[i64], places: &[i64]) -> Result<Vec<Option<[u32; 8]>>> {
+    let wrong = || attrs.error("a predictor: no raw_left_cat_bitsets");
+    let words =
+        predictor.attr("raw_left_cat_bitsets").and_then(View::array).and_then(|array| array.to_i64s());
+    let words: Vec<u32> = words.ok_or_else(wrong)?.into_iter().map(|word| word as u32).collect();
+    let (sets, _) = words.as_chunks::<8>();
+    let one = |(is, place): (&i64, &i64)| match is {
+        0 => Ok(None),
+        _ => usize::try_from(*place)
+            .ok()
+            .and_then(|place| sets.get(place))
+            .copied()
+            .map(Some)
+            .ok_or_else(wrong),
+    };
+    is.iter().zip(places).map(one).collect()
+}
+
 /// One `TreePredictor`.
 pub(super) fn hist_tree(attrs: &Attrs<'_>, predictor: View<'_>) -> Result<RawTree> {
     let error = |what: &str| attrs.error(format!("a predictor: {what}"));
     let nodes = predictor.attr("nodes").and_then(View::array).ok_or_else(|| error("no nodes"))?;
     let ints = |name: &str| nodes.field_i64s(name).ok_or_else(|| error(&format!("no node field {name}")));
     let floats = |name: &str| nodes.field_f64s(name).ok_or_else(|| error(&format!("no node field {name}")));
-    if ints("is_categorical").is_ok_and(|all| all.contains(&1)) {
-        return Err(attrs.unsupported("splits on categories"));
-    }
+    let sets = match ints("is_categorical") {
+        Ok(all) if all.contains(&1) => Some(sets(attrs, predictor, &all, &ints("bitset_idx")?)?),
+        _ => None,
+    };
     let leaves = ints("is_leaf")?;
     let mut left = ints("left")?;
     for (child, leaf) in left.iter_mut().zip(&leaves) {
@@ -215,6 +235,7 @@ pub(super) fn hist_tree(attrs: &Attrs<'_>, predictor: View<'_>) -> Result<RawTre
         right: ints("right")?,
         feature: ints("feature_idx")?,
         missing_left: Some(ints("missing_go_to_left")?),
+        sets,
         values: floats("value")?,
         left,
         threshold,
@@ -223,10 +244,7 @@ pub(super) fn hist_tree(attrs: &Attrs<'_>, predictor: View<'_>) -> Result<RawTre
     })
 }
 
-fn hist(attrs: &Attrs<'_>, scores: usize, loss: Loss) -> Result<(Boosted<f64>, String, u64)> {
-    if attrs.opt("_preprocessor").is_some() {
-        return Err(attrs.unsupported("categorical columns"));
-    }
+fn boosted(attrs: &Attrs<'_>, scores: usize, loss: Loss) -> Result<(Boosted<f64>, String, u64)> {
     if scores == 0 {
         return Err(attrs.error("it has no classes"));
     }
@@ -253,11 +271,19 @@ fn hist(attrs: &Attrs<'_>, scores: usize, loss: Loss) -> Result<(Boosted<f64>, S
     Ok((model, detail, cost))
 }
 
+/// Puts what encodes categories before the trees.
+fn encoded(attrs: &Attrs<'_>, role: Role, detail: String, cost: u64) -> Result<Read> {
+    let Some((encoder, flow)) = hist::encoder(attrs)? else { return Ok(Read::new(role, detail, cost)) };
+    let mut made = Read::new(pipeline::before(vec![Box::new(encoder)], role), detail, cost);
+    made.flow = (!flow.is_numbers()).then_some(flow);
+    Ok(made)
+}
+
 pub(super) fn hist_classifier(attrs: &Attrs<'_>) -> Result<Read> {
     let labels = Labels::read(attrs)?;
     let scores = if labels.len() == 2 { 1 } else { labels.len() };
-    let (model, detail, cost) = hist(attrs, scores, Loss::Log)?;
-    Ok(Read::new(Role::Classifier(Box::new(model), labels), detail, cost))
+    let (model, detail, cost) = boosted(attrs, scores, Loss::Log)?;
+    encoded(attrs, Role::Classifier(Box::new(model), labels), detail, cost)
 }
 
 pub(super) fn hist_regressor(attrs: &Attrs<'_>) -> Result<Read> {
@@ -268,6 +294,6 @@ pub(super) fn hist_regressor(attrs: &Attrs<'_>) -> Result<Read> {
         ) => Loss::Log,
         _ => return Err(attrs.unsupported("this loss")),
     };
-    let (model, detail, cost) = hist(attrs, 1, loss)?;
-    Ok(Read::new(Role::Regressor(Box::new(model)), detail, cost))
+    let (model, detail, cost) = boosted(attrs, 1, loss)?;
+    encoded(attrs, Role::Regressor(Box::new(model)), detail, cost)
 }

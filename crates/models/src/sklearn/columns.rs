@@ -1,54 +1,11 @@
-//! Transforms of columns: simple imputers, thresholds, polynomials.
+//! Transforms of columns: thresholds, selections, polynomials.
 //!
-//! Not here: encoders of categories (`encode`).
+//! Not here: encoders of categories (`encode`), imputers (`impute`).
 
 use super::attrs::{Attrs, WIDTH_MAX};
 use super::{Evaluated, Read, Role, Rows, Transform, check_finite};
 use crate::error::{LoadError, Result};
 use crate::graph::View;
-
-/// Fills what is missing with a number for each column.
-struct Imputer {
-    fill: Vec<f64>,
-    missing: f64,
-    /// Columns that were empty in training are dropped.
-    kept: Vec<usize>,
-}
-
-impl Transform for Imputer {
-    fn width_out(&self) -> usize {
-        self.kept.len()
-    }
-
-    fn transform(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
-        check_finite(rows, self.missing.is_nan())?;
-        let mut slots = out.iter_mut();
-        for row in rows.iter() {
-            for (column, slot) in self.kept.iter().zip(&mut slots) {
-                let value = row[*column];
-                let is_missing = value == self.missing || (value.is_nan() && self.missing.is_nan());
-                *slot = if is_missing { self.fill[*column] } else { value };
-            }
-        }
-        Ok(())
-    }
-}
-
-pub(super) fn imputer(attrs: &Attrs<'_>) -> Result<Read> {
-    if attrs.truth_or("add_indicator", false) {
-        return Err(attrs.unsupported("add_indicator"));
-    }
-    let width = attrs.features()?;
-    let fill = attrs
-        .column_floats("statistics_", width)
-        .map_err(|_| attrs.unsupported("columns that are no numbers"))?;
-    let missing = attrs.opt("missing_values").and_then(View::float);
-    let missing = missing.ok_or_else(|| attrs.unsupported("missing values that are no numbers"))?;
-    let keeps_empty = attrs.truth_or("keep_empty_features", false) || attrs.text("strategy")? == "constant";
-    let kept = (0..width).filter(|column| keeps_empty || !fill[*column].is_nan()).collect();
-    let role = Role::Transformer(Box::new(Imputer { fill, missing, kept }));
-    Ok(Read::new(role, format!("{width} columns"), width as u64))
-}
 
 /// 1 above the threshold, else 0.
 struct Binarizer {

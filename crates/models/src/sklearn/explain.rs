@@ -81,6 +81,9 @@ fn histogram(attrs: &Attrs<'_>, scores: usize) -> Result<Box<dyn Explain>> {
     for stage in attrs.estimators("_predictors")? {
         for (output, predictor) in stage.items().unwrap_or_default().into_iter().enumerate() {
             let raw = boost::hist_tree(attrs, predictor)?;
+            if raw.sets.is_some() {
+                return Err(attrs.unsupported("splits on categories, which are not explained"));
+            }
             let counts =
                 predictor.attr("nodes").and_then(View::array).and_then(|nodes| nodes.field_i64s("count"));
             let counts = counts.ok_or_else(|| attrs.error("a predictor: no node field count"))?;

@@ -13,7 +13,9 @@ mod attrs;
 mod bayes;
 mod beside;
 mod boost;
+mod calibrate;
 mod cluster;
+mod codes;
 mod columns;
 mod encode;
 mod ensemble;
@@ -21,6 +23,8 @@ pub(crate) mod explain;
 pub(crate) mod flow;
 mod forest;
 mod function;
+mod hist;
+mod impute;
 mod isolation;
 mod labels;
 mod linear;
@@ -28,6 +32,8 @@ pub mod native;
 mod neighbors;
 mod network;
 mod pipeline;
+mod quantile;
+mod rest;
 mod scale;
 mod several;
 mod stacking;
@@ -410,12 +416,19 @@ fn dispatch(attrs: &Attrs<'_>, depth: usize) -> Result<Read> {
         "AdaBoostRegressor" => ensemble::ada_regressor(attrs, depth),
         "VotingClassifier" => ensemble::voting_classifier(attrs, depth),
         "VotingRegressor" => ensemble::voting_regressor(attrs, depth),
-        "SimpleImputer" => columns::imputer(attrs),
+        "SimpleImputer" => impute::simple(attrs),
+        "KNNImputer" => impute::nearest(attrs),
+        "IterativeImputer" => impute::iterative(attrs, depth),
+        "QuantileTransformer" => quantile::read(attrs),
+        "CalibratedClassifierCV" => calibrate::read(attrs, depth),
+        "OneVsRestClassifier" => rest::one_vs_rest(attrs, depth),
+        "OneVsOneClassifier" => rest::one_vs_one(attrs, depth),
         "Binarizer" => columns::binarizer(attrs),
         "VarianceThreshold" => columns::variance_threshold(attrs),
         "PolynomialFeatures" => columns::polynomial(attrs),
         "OneHotEncoder" => encode::one_hot(attrs),
         "OrdinalEncoder" => encode::ordinal(attrs),
+        "LabelEncoder" => codes::read(attrs),
         "TargetEncoder" => encode::target(attrs),
         "MultiOutputClassifier" => several::multi_classifier(attrs, depth),
         "MultiOutputRegressor" => several::multi_regressor(attrs, depth),

@@ -19,6 +19,10 @@ use crate::graph::View;
 
 /// Set in a node's feature when missing values go left.
 const MISSING_LEFT: u32 = 1 << 31;
+/// Set in a node's feature when members of a set of categories go left.
+const CATEGORIES: u32 = 1 << 30;
+/// A node's feature without the flags.
+const FEATURE: u32 = CATEGORIES - 1;
 /// How many trees are walked together.
 const LANES: usize = 8;
 
@@ -32,6 +36,9 @@ pub(super) trait Cell: Copy + PartialOrd + Default + Send + Sync + 'static {
 
     /// The threshold that decides values of this type as `t` does.
     fn threshold(t: f64) -> Self;
+
+    /// The category that a value means.
+    fn category(self) -> u8;
 }
 
 impl Cell for f32 {
@@ -44,6 +51,10 @@ impl Cell for f32 {
     fn threshold(t: f64) -> Self {
         round_down(t)
     }
+
+    fn category(self) -> u8 {
+        self as u8
+    }
 }
 
 impl Cell for f64 {
@@ -55,6 +66,10 @@ impl Cell for f64 {
 
     fn threshold(t: f64) -> Self {
         t
+    }
+
+    fn category(self) -> u8 {
+        self as u8
     }
 }
 
@@ -74,7 +89,7 @@ struct Node<X> {
     feature: u32,
     /// The left child; the right one follows it. A leaf's own index.
     left: u32,
-    /// A leaf's place in the values, in units of the width.
+    /// A leaf's place in the values, in units of the width; the number of a split's set.
     leaf: u32,
 }
 
@@ -83,6 +98,7 @@ struct Node<X> {
 pub(super) struct Trees<X = f32> {
     nodes: Vec<Node<X>>,
     roots: Vec<u32>,
+    sets: Vec<[u32; 8]>,
     /// What each leaf says: `width` numbers.
     values: Vec<f64>,
     width: usize,
@@ -98,6 +114,8 @@ pub(super) struct RawTree {
     pub(super) feature: Vec<i64>,
     pub(super) threshold: Vec<f64>,
     pub(super) missing_left: Option<Vec<i64>>,
+    /// The categories that go left, for splits on categories.
+    pub(super) sets: Option<Vec<Option<[u32; 8]>>>,
     /// `nodes × outputs × classes` numbers.
     pub(super) values: Vec<f64>,
     pub(super) outputs: usize,
@@ -124,6 +142,7 @@ impl RawTree {
             feature: ints("feature")?,
             threshold: nodes.field_f64s("threshold").ok_or_else(|| error("no node field threshold"))?,
             missing_left: nodes.field_i64s("missing_go_to_left"),
+            sets: None,
             values: NdArray::to_f64s(values).ok_or_else(|| error("values that are no numbers"))?,
             outputs,
             classes,
@@ -199,13 +218,20 @@ impl<X: Cell> Trees<X> {
             let feature = usize::try_from(raw.feature[from]).ok().filter(|feature| *feature < self.features);
             let Some(feature) = feature else { return Err("a split on a column that does not exist".into()) };
             let missing = raw.missing_left.as_ref().is_some_and(|missing| missing[from] != 0);
+            let set = raw.sets.as_ref().and_then(|sets| sets.get(from).copied().flatten());
+            let (mut flags, mut number) = (if missing { MISSING_LEFT } else { 0 }, 0);
+            if let Some(set) = set {
+                flags |= CATEGORIES;
+                number = self.sets.len() as u32;
+                self.sets.push(set);
+            }
             let at = self.nodes.len();
             self.nodes.extend([Node::default(); 2]);
             self.nodes[to] = Node {
                 threshold: X::threshold(raw.threshold[from]),
-                feature: feature as u32 | if missing { MISSING_LEFT } else { 0 },
+                feature: feature as u32 | flags,
                 left: at as u32,
-                leaf: 0,
+                leaf: number,
             };
             queue.extend([(left, at), (right, at + 1)]);
         }
@@ -237,7 +263,7 @@ impl<X: Cell> Trees<X> {
             for (slot, value) in row.iter_mut().zip(values) {
                 *slot = X::of(*value);
             }
-            if self.has_missing(row, index)? {
+            if self.has_missing(row, index)? || !self.sets.is_empty() {
                 self.walk_row::<true>(row, |tree, says| visit(index, tree, says));
             } else {
                 self.walk_row::<false>(row, |tree, says| visit(index, tree, says));
@@ -302,10 +328,13 @@ impl<X: Cell> Trees<X> {
     #[inline(always)]
     fn step<const MISSING: bool>(&self, at: u32, row: &[X]) -> u32 {
         let node = &self.nodes[at as usize];
-        let value = row[(node.feature & !MISSING_LEFT) as usize];
+        let value = row[(node.feature & FEATURE) as usize];
         let mut right = value > node.threshold;
         if MISSING && is_nan(value) {
             right = node.feature & MISSING_LEFT == 0;
+        } else if MISSING && node.feature & CATEGORIES != 0 {
+            let (set, category) = (&self.sets[node.leaf as usize], value.category());
+            right = set[usize::from(category / 32)] >> (category % 32) & 1 == 0;
         }
         node.left + u32::from(right)
     }
@@ -365,6 +394,7 @@ mod tests {
             feature,
             threshold: vec![0.5; count],
             missing_left: None,
+            sets: None,
             values,
             outputs: 1,
             classes: 1,

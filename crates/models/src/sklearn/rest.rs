@@ -1,0 +1,258 @@
+//! One model for each class, or for each pair: `OneVsRestClassifier`, `OneVsOneClassifier`.
+//!
+//! Not here: the models.
+
+use super::attrs::Attrs;
+use super::labels::Labels;
+use super::{Classify, Evaluated, Read, Role, Rows, argmax, read_at};
+use crate::error::Result;
+
+/// A model that tells a class from the rest.
+enum Member {
+    Model(Box<dyn Classify>, bool),
+    /// All rows of the training were alike.
+    Constant(f64),
+}
+
+impl Member {
+    /// How sure the model is of the class, added to nothing.
+    fn score(&self, rows: Rows<'_>) -> Evaluated<Vec<f64>> {
+        match self {
+            Self::Constant(says) => Ok(vec![*says; rows.count]),
+            Self::Model(model, true) => {
+                let mut scores = vec![0.0; rows.count];
+                model.decisions(rows, &mut scores)?;
+                Ok(scores)
+            }
+            Self::Model(model, false) => ones(model.as_ref(), rows),
+        }
+    }
+
+    /// The probability of the class.
+    fn share(&self, rows: Rows<'_>) -> Evaluated<Vec<f64>> {
+        match self {
+            Self::Constant(says) => Ok(vec![*says; rows.count]),
+            Self::Model(model, _) => ones(model.as_ref(), rows),
+        }
+    }
+
+    fn has_shares(&self) -> bool {
+        match self {
+            Self::Constant(_) => true,
+            Self::Model(model, _) => model.has_probabilities(),
+        }
+    }
+}
+
+fn ones(model: &dyn Classify, rows: Rows<'_>) -> Evaluated<Vec<f64>> {
+    let mut all = vec![0.0; rows.count * 2];
+    model.probabilities(rows, &mut all)?;
+    Ok(all.chunks_exact(2).map(|pair| pair[1]).collect())
+}
+
+/// How the members' scores become classes.
+#[derive(PartialEq)]
+enum Scheme {
+    Rest,
+    Pairs,
+}
+
+struct Apart {
+    members: Vec<Member>,
+    classes: usize,
+    scheme: Scheme,
+    /// Above it, the second of two classes.
+    threshold: f64,
+    has_decisions: bool,
+}
+
+impl Apart {
+    /// A score for each class: `rows × classes`; votes of pairs with a part of their sums.
+    fn pairs(&self, rows: Rows<'_>) -> Evaluated<Vec<f64>> {
+        let classes = self.classes;
+        let mut votes = vec![0.0; rows.count * classes];
+        let mut sums = vec![0.0; rows.count * classes];
+        let mut picks = vec![0; rows.count];
+        let mut pairs = (0..classes).flat_map(|low| (low + 1..classes).map(move |high| (low, high)));
+        for member in &self.members {
+            let Some((low, high)) = pairs.next() else { break };
+            let scores = member.score(rows)?;
+            match member {
+                Member::Model(model, _) => model.pick(rows, &mut picks)?,
+                Member::Constant(says) => picks.fill(u32::from(*says > 0.0)),
+            }
+            for (row, (score, pick)) in scores.iter().zip(&picks).enumerate() {
+                sums[row * classes + low] -= score;
+                sums[row * classes + high] += score;
+                votes[row * classes + if *pick == 0 { low } else { high }] += 1.0;
+            }
+        }
+        for (vote, sum) in votes.iter_mut().zip(&sums) {
+            *vote += sum / (3.0 * (sum.abs() + 1.0));
+        }
+        Ok(votes)
+    }
+}
+
+impl Classify for Apart {
+    fn classes(&self) -> usize {
+        self.classes
+    }
+
+    fn pick(&self, rows: Rows<'_>, picks: &mut [u32]) -> Evaluated {
+        if self.scheme == Scheme::Pairs {
+            let votes = self.pairs(rows)?;
+            for (pick, votes) in picks.iter_mut().zip(votes.chunks_exact(self.classes)) {
+                *pick = if self.classes == 2 { u32::from(votes[1] > self.threshold) } else { argmax(votes) };
+            }
+            return Ok(());
+        }
+        if let [member] = self.members.as_slice() {
+            let scores = member.score(rows)?;
+            let threshold = self.threshold;
+            picks.iter_mut().zip(scores).for_each(|(pick, score)| *pick = u32::from(score > threshold));
+            return Ok(());
+        }
+        let mut best = vec![f64::NEG_INFINITY; rows.count];
+        for (class, member) in self.members.iter().enumerate() {
+            for ((pick, best), score) in picks.iter_mut().zip(&mut best).zip(member.score(rows)?) {
+                // Of equals, the library takes the last.
+                if score >= *best {
+                    (*pick, *best) = (class as u32, score);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn has_probabilities(&self) -> bool {
+        self.scheme == Scheme::Rest && self.members.iter().all(Member::has_shares)
+    }
+
+    fn probabilities(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
+        let classes = self.classes;
+        if let [member] = self.members.as_slice() {
+            for (pair, share) in out.chunks_exact_mut(2).zip(member.share(rows)?) {
+                pair.copy_from_slice(&[1.0 - share, share]);
+            }
+            return Ok(());
+        }
+        for (class, member) in self.members.iter().enumerate() {
+            let shares = member.share(rows)?;
+            out.iter_mut().skip(class).step_by(classes).zip(shares).for_each(|(slot, share)| *slot = share);
+        }
+        for row in out.chunks_exact_mut(classes) {
+            let sum: f64 = row.iter().sum();
+            row.iter_mut().for_each(|slot| *slot /= sum);
+        }
+        Ok(())
+    }
+
+    fn decisions_width(&self) -> usize {
+        match (self.has_decisions, self.classes) {
+            (false, _) => 0,
+            (true, 2) => 1,
+            (true, classes) => classes,
+        }
+    }
+
+    fn decisions(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
+        let classes = self.classes;
+        if self.scheme == Scheme::Pairs {
+            let votes = self.pairs(rows)?;
+            match classes {
+                2 => out.iter_mut().zip(votes.chunks_exact(2)).for_each(|(slot, pair)| *slot = pair[1]),
+                _ => out.copy_from_slice(&votes),
+            }
+            return Ok(());
+        }
+        let step = self.members.len();
+        for (class, member) in self.members.iter().enumerate() {
+            let scores = member.score(rows)?;
+            out.iter_mut().skip(class).step_by(step).zip(scores).for_each(|(slot, score)| *slot = score);
+        }
+        Ok(())
+    }
+}
+
+fn read(attrs: &Attrs<'_>, depth: usize, scheme: Scheme) -> Result<Read> {
+    if attrs.truth_or("multilabel_", false) {
+        return Err(attrs.unsupported("several labels at once"));
+    }
+    let labels = match attrs.opt("label_binarizer_") {
+        Some(binarizer) => {
+            let binarizer = Attrs::new(binarizer)?;
+            if binarizer
+                .opt("y_type_")
+                .and_then(|kind| kind.text())
+                .is_some_and(|kind| kind.starts_with("multilabel"))
+            {
+                return Err(attrs.unsupported("several labels at once"));
+            }
+            Labels::read(&binarizer)?
+        }
+        None => Labels::read(attrs)?,
+    };
+    let classes = labels.len();
+    let (mut members, mut parts, mut cost, mut features) = (Vec::new(), Vec::new(), 0, None);
+    for view in attrs.estimators("estimators_")? {
+        if view.class_name().ends_with("._ConstantPredictor") {
+            let constant = Attrs::new(view)?;
+            let says = constant.floats("y_")?.first().copied();
+            members.push(Member::Constant(says.ok_or_else(|| constant.error("y_ is empty"))?));
+            continue;
+        }
+        let mut estimator = read_at(view, depth + 1)?;
+        if estimator.flow.is_some() && !estimator.flow().is_numbers() {
+            return Err(attrs.unsupported("members that take texts; put the encoder before it"));
+        }
+        let class = estimator.class.clone();
+        let model = match estimator.role {
+            Role::Classifier(model, _) if model.classes() == 2 => model,
+            _ => return Err(attrs.unsupported(&format!("{class} as a member"))),
+        };
+        if *features.get_or_insert(estimator.features) != estimator.features {
+            return Err(attrs.error("members take different numbers of columns"));
+        }
+        if parts.is_empty() {
+            parts.append(&mut estimator.parts);
+        }
+        cost += estimator.row_cost_ns;
+        let by_decisions = model.decisions_width() == 1;
+        if !by_decisions && !model.has_probabilities() {
+            return Err(attrs.unsupported(&format!("{class} as a member")));
+        }
+        members.push(Member::Model(model, by_decisions));
+    }
+    let expected = match scheme {
+        Scheme::Rest if classes == 2 => 1,
+        Scheme::Rest => classes,
+        Scheme::Pairs => classes * classes.saturating_sub(1) / 2,
+    };
+    if members.len() != expected || classes < 2 {
+        return Err(attrs.error(format!("{} members for {classes} classes", members.len())));
+    }
+    let has_decisions =
+        scheme == Scheme::Pairs || members.iter().all(|member| matches!(member, Member::Model(_, true)));
+    let threshold = match members.first() {
+        Some(Member::Model(_, true)) => 0.0,
+        _ => 0.5,
+    };
+    let detail = format!("{classes} classes, {} members", members.len());
+    let model = Apart { members, classes, scheme, threshold, has_decisions };
+    let mut made = Read::new(Role::Classifier(Box::new(model), labels), detail, cost);
+    made.inner = parts;
+    made.features = Some(features.map_or_else(|| attrs.features(), Ok)?);
+    Ok(made)
+}
+
+pub(super) fn one_vs_rest(attrs: &Attrs<'_>, depth: usize) -> Result<Read> {
+    read(attrs, depth, Scheme::Rest)
+}
+
+pub(super) fn one_vs_one(attrs: &Attrs<'_>, depth: usize) -> Result<Read> {
+    if attrs.opt("pairwise_indices_").is_some() {
+        return Err(attrs.unsupported("pairs of rows (a precomputed kernel)"));
+    }
+    read(attrs, depth, Scheme::Pairs)
+}
