@@ -151,6 +151,8 @@ impl Args {
     /// What was asked for and has no effect, for the log.
     pub fn without_effect(&self) -> Vec<&'static str> {
         let all = [
+            // Checked, and not carried out yet: each call runs alone.
+            (self.lists.enable_batching, "enable_batching"),
             (self.max_threads.is_some(), "max_threads"),
             (self.max_asyncio_workers.is_some(), "max_asyncio_workers"),
             (self.nthread.is_some(), "nthread"),

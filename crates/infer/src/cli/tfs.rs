@@ -206,7 +206,9 @@ impl Args {
             (&all.prefer_tflite_model, "prefer_tflite_model"),
             (&all.xla_cpu_compilation_enabled, "xla_cpu_compilation_enabled"),
         ];
-        all.into_iter().filter(|(given, _)| given.is_some()).map(|(_, name)| name).collect()
+        let given = all.into_iter().filter(|(given, _)| given.is_some()).map(|(_, name)| name);
+        // Checked, and not carried out yet: each call runs alone.
+        given.chain(self.enable_batching.then_some("enable_batching")).collect()
     }
 }
 

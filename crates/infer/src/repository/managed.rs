@@ -80,8 +80,13 @@ impl Record {
         self.mark = self.reading.take().unwrap_or(self.mark);
         match result {
             Ok(served) => {
-                *self =
-                    Self { state: State::Available, served: Some(served), mark: self.mark, ..Self::new() };
+                *self = Self {
+                    state: State::Available,
+                    served: Some(served),
+                    mark: self.mark,
+                    path: std::mem::take(&mut self.path),
+                    ..Self::new()
+                };
             }
             Err(error) => {
                 self.failures += 1;
@@ -348,6 +353,18 @@ mod tests {
         let mut held = managed(&[(one, 7)], &[(one, "up")]);
         held.is_held = true;
         assert_eq!(held.decide(Instant::now()), [Unload(one)]);
+    }
+
+    #[test]
+    fn what_was_read_is_not_read_again() {
+        let retry = Retry { times_max: 1, wait: Duration::from_secs(60) };
+        for key in [None, Some(1)] {
+            let mut managed = managed(&[(key, 7)], &[]);
+            let new = Record { reading: Some(7), path: "/m".into(), ..Record::new() };
+            managed.records.insert(key, new);
+            managed.records.get_mut(&key).expect("a record").read(Ok(served()), Instant::now(), retry);
+            assert_eq!(managed.decide(Instant::now()), [], "{key:?}");
+        }
     }
 
     #[test]

@@ -100,6 +100,9 @@ impl Manager {
     /// Works until it is told to end.
     pub(super) fn run(mut self, models: Vec<Model>, events: &Receiver<Event>) {
         self.listed.clone_from(&models);
+        for model in models.iter().filter(|model| model.batching.is_some()) {
+            tracing::warn!(model = %model.name, "calls are not put together into batches yet: each runs alone");
+        }
         self.replace(models, true);
         if let Source::Folder { only: Some(only), .. } = &self.source {
             for (name, managed) in &mut self.models {
@@ -381,7 +384,8 @@ impl Manager {
         };
         for waiter in self.waiters.extract_if(.., is_done) {
             let failed = waiter.names.iter().find_map(|name| {
-                let managed = models.get(name)?;
+                // What is not wanted is not missed.
+                let managed = models.get(name).filter(|managed| !managed.rests())?;
                 let why = managed.failure().or_else(|| managed.newest_failure());
                 let labels = managed.labels_in_vain();
                 let vain = waiter.with_labels && !self.loading.labels_ahead && !labels.is_empty();
