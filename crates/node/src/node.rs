@@ -16,6 +16,8 @@ use pod_protocol::shim::{Event, Request, folder};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::cgroups::Support;
 use crate::events::Recorder;
@@ -64,6 +66,32 @@ pub struct Context {
     pub(crate) capacity: Capacity,
     pub(crate) cgroups: Support,
     pub(crate) pod_binary: PathBuf,
+    pub(crate) work: Work,
+}
+
+/// The tasks of pods: none of them does anything any more once [`Node::shutdown`] has returned, so that the next
+/// server finds the data folder to itself.
+#[derive(Default)]
+pub(crate) struct Work {
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Work {
+    /// Runs a task until it is done or the node ends.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            // Cut off or done, there is nothing to tell.
+            let _ = stop.run_until_cancelled_owned(task).await;
+        })
+    }
+
+    async fn end(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
 }
 
 /// Why a node does not start, or cannot do what is asked.
@@ -157,6 +185,7 @@ impl Node {
             capacity: Capacity::detect(config.pods_max),
             cgroups: Support::detect(&key_of(&config.data_dir)),
             pod_binary,
+            work: Work::default(),
             config,
         });
         if let Support::None(why) = &context.cgroups {
@@ -181,6 +210,7 @@ impl Node {
             task.abort();
             let _ = task.await;
         }
+        self.context.work.end().await;
     }
 
     /// What the machine offers to pods.
@@ -277,6 +307,7 @@ impl Drop for Node {
         for task in &self.tasks {
             task.abort();
         }
+        self.context.work.stop.cancel();
     }
 }
 
@@ -396,7 +427,7 @@ impl Tasks {
         }
         for (uid, folder) in files::all(&self.context.config.data_dir) {
             if !listed.contains(&uid) && !self.workers.contains_key(&uid) {
-                tokio::spawn(remove_orphan(self.context.clone(), uid, folder));
+                self.context.work.spawn(remove_orphan(self.context.clone(), uid, folder));
             }
         }
         if let Err(error) = self.context.config.network.retain(listed).await {

@@ -62,8 +62,8 @@ pub struct Handle {
 /// Starts the task of a pod that is bound to this node.
 pub fn start(context: Arc<Context>, pod: Arc<Pod>) -> Handle {
     let (inbox, messages) = mpsc::channel(INBOX_MAX);
-    let worker = Worker::new(context, pod, inbox.clone());
-    Handle { inbox, task: tokio::spawn(worker.run(messages)) }
+    let worker = Worker::new(context.clone(), pod, inbox.clone());
+    Handle { inbox, task: context.work.spawn(worker.run(messages)) }
 }
 
 /// How far the pod's surroundings are.

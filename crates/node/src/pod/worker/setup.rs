@@ -40,7 +40,7 @@ impl Worker {
         self.setup = Setup::Busy;
         let (context, pod, folder) = (self.context.clone(), self.pod.clone(), self.folder.clone());
         let (inbox, mut tokens, has_shim) = (self.inbox.clone(), self.tokens.clone(), self.shim.is_some());
-        tokio::spawn(async move {
+        self.context.work.spawn(async move {
             let result = async {
                 let surroundings = prepare::surroundings(&context, &pod, &folder, &mut tokens).await?;
                 let shim = match has_shim {
@@ -94,7 +94,7 @@ impl Worker {
         let (context, pod, folder, inbox) =
             (self.context.clone(), self.pod.clone(), self.folder.clone(), self.inbox.clone());
         let name = name.to_owned();
-        tokio::spawn(async move {
+        self.context.work.spawn(async move {
             let result = prepare::attempt(&context, &pod, &object, attempt, &folder, &surroundings).await;
             let _ = inbox.send(Message::Prepared(name, attempt, result)).await;
         });
