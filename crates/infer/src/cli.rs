@@ -56,6 +56,9 @@ pub struct Args {
     /// Whose error bodies, codes and colliding paths the answers follow: kserve, tfserving, triton or mlserver.
     #[arg(long, default_value = "kserve")]
     pub personality: Personality,
+    /// The SHA-256 of the one model's file: what has another is not served.
+    #[arg(long = "model_sha256")]
+    pub model_sha256: Option<String>,
     /// Carry out load, unload and reload calls on the ports of predictions.
     #[arg(long = "open_repository_api")]
     pub open_repository_api: bool,
@@ -141,9 +144,15 @@ impl Args {
         config.personality = self.personality;
         config.open_repository = self.open_repository_api;
         if let crate::config::Source::Fixed(models) = &mut config.models {
-            models.iter_mut().for_each(|model| model.personality = self.personality);
+            for model in models {
+                model.personality = self.personality;
+                model.sha256 = self.model_sha256.as_deref().map(crate::proof::checked).transpose()?;
+            }
         }
         self.lists.apply(&mut config, self.personality)?;
+        if self.model_sha256.is_some() && !matches!(config.models, crate::config::Source::Fixed(_)) {
+            return Err("--model_sha256 is of the one model in --model_dir; models of a list have theirs in their own documents".to_owned());
+        }
         config.body_bytes_max = self.max_body_bytes;
         Ok(config)
     }

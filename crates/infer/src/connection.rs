@@ -52,6 +52,7 @@ const REPLIES_MAX: usize = 64 << 10;
 const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n";
 
 mod body;
+mod wake;
 
 enum Body {
     /// In the input buffer.
@@ -288,15 +289,19 @@ impl<S: Stream> Connection<S> {
     async fn message(&mut self, head: &Head) -> Result<bool, End> {
         let base = self.start;
         let path = base + head.path.start..base + head.path.end;
-        let asked = std::str::from_utf8(&self.input[path]).unwrap_or("/\u{fffd}");
+        let asked = std::str::from_utf8(&self.input[path.clone()]).unwrap_or("/\u{fffd}");
         self.scratch.reply.clear();
-        let routed = route(head.verb, asked, &self.shared, &mut self.scratch.reply);
+        let mut routed = route(head.verb, asked, &self.shared, &mut self.scratch.reply);
+        if let Routed::Asleep(model) = routed {
+            // Boxed: it is rare, and connections are to stay small.
+            routed = Box::pin(self.woken(&model, head.verb, path, head.meta.timeout)).await;
+        }
         if head.meta.encoding == Encoding::Unknown && matches!(routed, Routed::Call(..)) {
             return Err(End::Refused(415, "bodies may be compressed by gzip or deflate only"));
         }
         let body = self.body(head).await?;
         match routed {
-            Routed::Answered => {}
+            Routed::Answered | Routed::Asleep(_) => {}
             Routed::Metrics => {
                 let text = metrics::render(&self.shared.metrics, &self.shared.repository);
                 let reply = &mut self.scratch.reply;

@@ -42,6 +42,7 @@ pub(crate) fn index(repository: &Repository, only_ready: bool) -> Vec<Line> {
         for version in model.versions {
             let state = match version.state {
                 State::Available => "READY",
+                State::Start if model.is_asleep => "UNAVAILABLE",
                 State::Start | State::Loading => "LOADING",
                 State::Unloading => "UNLOADING",
                 State::End => "UNAVAILABLE",
@@ -49,7 +50,11 @@ pub(crate) fn index(repository: &Repository, only_ready: bool) -> Vec<Line> {
             if only_ready && version.state != State::Available {
                 continue;
             }
-            let ended = if version.state == State::End { "unloaded" } else { "" };
+            let ended = match version.state {
+                State::End => "unloaded",
+                State::Start if model.is_asleep => "not loaded: the first call loads it",
+                _ => "",
+            };
             lines.push(Line {
                 name: model.name.to_string(),
                 version: version.version.map(|number| number.to_string()).unwrap_or_default(),

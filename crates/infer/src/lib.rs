@@ -10,7 +10,7 @@
 //! * `routes` says what a path means; `drive` takes one call from its body to its reply in the protocol (`exchange`)
 //!   that the path or method named; `bind` matches a request's tensors with a model's inputs.
 //! * [`repository`] knows which models and versions answer and follows their folders; [`evaluate`] runs one call; `compute` are the threads
-//!   for what is long.
+//!   for what is long; `proof` is what a version must show before it answers.
 //!
 //! Not here: Kubernetes, and anything about a model's inside (`models`).
 
@@ -34,6 +34,7 @@ mod listen;
 mod load;
 mod metrics;
 mod ports;
+mod proof;
 mod refusal;
 pub mod repository;
 mod routes;

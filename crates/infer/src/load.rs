@@ -12,6 +12,7 @@ use models::{Backend, Chosen, Folder, Limits, LoadError, Method, Native};
 
 use crate::explain::Origin;
 use crate::files::Disk;
+use crate::proof::{self, Digests, Wishes};
 use crate::served::{About, Personality, Served};
 
 /// What to read and how.
@@ -19,7 +20,13 @@ use crate::served::{About, Personality, Served};
 pub(crate) struct Order {
     pub(crate) name: Arc<str>,
     pub(crate) version: Option<u64>,
+    /// The file, or the folder that it is in.
     pub(crate) path: PathBuf,
+    /// The version's folder; the file where there is none.
+    pub(crate) folder: PathBuf,
+    /// The model's.
+    pub(crate) model: PathBuf,
+    pub(crate) wishes: Wishes,
     pub(crate) personality: Personality,
     pub(crate) method: Method,
     pub(crate) limits: Limits,
@@ -28,7 +35,9 @@ pub(crate) struct Order {
 /// Reads a model. Blocks. The error is a text for people.
 pub(crate) fn load(order: &Order) -> Result<Served, String> {
     let start = Instant::now();
+    let digests = Digests::announced(&order.folder, order.wishes.sha256.as_deref())?;
     let (chosen, bytes) = read_chosen(&order.path, &order.limits).map_err(|error| error.to_string())?;
+    digests.check(&order.folder, &chosen.path, &bytes)?;
     let origin = Origin::new(&order.path, &chosen.path, order.limits);
     let size = bytes.len() as u64;
     let (backend, about): (Box<dyn Backend>, About) = if onnx::is_onnx(&bytes) {
@@ -48,6 +57,7 @@ pub(crate) fn load(order: &Order) -> Result<Served, String> {
     let load_time = start.elapsed();
     served.about = About { file: chosen.path, load_time, ..about };
     served.origin = Some(origin);
+    proof::prove(&served, &order.folder, &order.model, &order.wishes)?;
     report(&served, &order.path);
     Ok(served)
 }

@@ -41,8 +41,23 @@ const ENDINGS: [&str; 11] =
 /// Endings of models and of much else: they count where no file has one of the others.
 const ENDINGS_WEAK: [&str; 3] = [".json", ".model", ".txt"];
 /// Texts that lie beside models and are none.
-const NO_MODELS: [&str; 5] =
-    ["requirements.txt", "README.txt", "LICENSE.txt", "config.json", "model-settings.json"];
+const NO_MODELS: [&str; 8] = [
+    "requirements.txt",
+    "README.txt",
+    "LICENSE.txt",
+    "config.json",
+    "model-settings.json",
+    "slipway-model.json",
+    "golden.json",
+    "warmup.json",
+];
+/// Requests that TensorFlow Serving's users leave beside a model.
+const EXTRA: &str = "assets.extra/";
+
+fn is_beside(file: &str) -> bool {
+    NO_MODELS.contains(&file) || file.starts_with(EXTRA)
+}
+
 /// The MLflow flavors that are evaluated natively; the first that a document has names the file.
 const FLAVORS: [&str; 5] = ["sklearn", "xgboost", "lightgbm", "catboost", "onnx"];
 
@@ -69,13 +84,10 @@ pub fn choose(folder: &dyn Folder) -> Result<Chosen> {
     if files.iter().any(|file| file == "MLmodel") {
         return mlflow(folder, &files);
     }
+    let files: Vec<String> = files.into_iter().filter(|file| !is_beside(file)).collect();
     let ending_in = |endings: &[&str]| -> Vec<&String> {
         let ends = |file: &&String| endings.iter().any(|ending| file.ends_with(ending));
-        files
-            .iter()
-            .filter(|file| !file.contains('/') && !NO_MODELS.contains(&file.as_str()))
-            .filter(ends)
-            .collect()
+        files.iter().filter(|file| !file.contains('/')).filter(ends).collect()
     };
     let mut models = ending_in(&ENDINGS);
     if models.is_empty() {
@@ -165,7 +177,13 @@ mod tests {
         let onnx = "flavors:\n  onnx: {data: model.onnx, onnx_version: 1.19.0}\n";
         let torch = "flavors:\n  pytorch: {data: data}\n";
         type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], Result<&'a str, &'a str>);
-        let cases: [Case<'_>; 12] = [
+        let cases: [Case<'_>; 14] = [
+            ("an artifact with its tests", &[("model", ""), ("golden.json", "")], Ok("model")),
+            (
+                "requests",
+                &[("model.json", ""), ("warmup.json", ""), ("assets.extra/x", "")],
+                Ok("model.json"),
+            ),
             ("one", &[("model.pkl", ""), ("README.md", "")], Ok("model.pkl")),
             ("an artifact", &[("model", "")], Ok("model")),
             ("none", &[("README.md", ""), ("a.csv", "")], Err("no model file")),

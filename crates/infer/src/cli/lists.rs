@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args};
 
 use super::tfs::{read, seconds};
-use crate::config::{Batching, Config, Source, tfs};
+use crate::config::{Batching, Config, Lazy, Source, tfs};
 use crate::served::Personality;
 
 /// Which models, and how they are kept up to date.
@@ -28,6 +28,15 @@ pub struct Lists {
     /// Load only this model of the folder at the start, and others by calls; may be repeated. `-` loads none.
     #[arg(long = "load_model", alias = "load-model", requires = "model_repository", action = ArgAction::Append)]
     pub load_model: Vec<String>,
+    /// Load each model when it is first called, instead of at the start.
+    #[arg(long)]
+    pub lazy: bool,
+    /// Bytes that loaded models may take, by the sizes of their files: the longest unused go for others.
+    #[arg(long = "memory_bytes_max", requires = "lazy")]
+    pub memory_bytes_max: Option<u64>,
+    /// Models that may be loaded at once: the longest unused go for others.
+    #[arg(long = "models_max", requires = "lazy")]
+    pub models_max: Option<usize>,
     /// Seconds between two looks at the models' folders for new versions and changed files; 0 is one look.
     #[arg(long = "file_system_poll_wait_seconds", default_value_t = 0)]
     pub file_system_poll_wait_seconds: u64,
@@ -56,6 +65,11 @@ impl Lists {
             let only = (!self.load_model.is_empty()).then_some(only);
             config.models = Source::Folder { path: path.clone(), personality, only };
         }
+        if self.models_max == Some(0) {
+            return Err("--models_max 0: no model could be loaded".to_owned());
+        }
+        let bounds = Lazy { bytes_max: self.memory_bytes_max, models_max: self.models_max };
+        config.loading.lazy = self.lazy.then_some(bounds);
         config.loading.poll = seconds(self.file_system_poll_wait_seconds);
         config.loading.exit_on_error = self.exit_on_error;
         let batching = read(&self.batching_parameters_file, tfs::batching)?;

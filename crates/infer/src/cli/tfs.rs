@@ -75,6 +75,12 @@ pub struct Args {
     /// Let labels name versions that do not answer yet.
     #[arg(long = "allow_version_labels_for_unavailable_models", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", action = ArgAction::Set)]
     pub allow_version_labels_for_unavailable_models: bool,
+    /// Have each version answer its stored warm-up requests before clients reach it.
+    #[arg(long = "enable_model_warmup", num_args = 0..=1, require_equals = true, default_value_t = true, default_missing_value = "true", action = ArgAction::Set)]
+    pub enable_model_warmup: bool,
+    /// How often each of them is run; 0 is once.
+    #[arg(long = "num_request_iterations_for_warmup", default_value_t = 0)]
+    pub num_request_iterations_for_warmup: u32,
     /// Check flags, files and folders, tell what would be served, and end.
     #[arg(long = "check_config", alias = "check-config")]
     pub check_config: bool,
@@ -104,12 +110,8 @@ struct Untuned {
     saved_model_tags: Option<String>,
     #[arg(long = "platform_config_file", hide = true)]
     platform_config_file: Option<String>,
-    #[arg(long = "num_request_iterations_for_warmup", hide = true)]
-    num_request_iterations_for_warmup: Option<String>,
     #[arg(long = "flush_filesystem_caches", hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     flush_filesystem_caches: Option<String>,
-    #[arg(long = "enable_model_warmup", hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    enable_model_warmup: Option<String>,
     #[arg(long = "enable_per_model_batching_parameters", hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     enable_per_model_batching_parameters: Option<String>,
     #[arg(long = "enable_signature_method_name_check", hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
@@ -150,6 +152,8 @@ impl Args {
         loading.retry_wait = Duration::from_micros(self.load_retry_interval_micros);
         loading.poll = seconds(self.file_system_poll_wait_seconds);
         loading.labels_ahead = self.allow_version_labels_for_unavailable_models;
+        let iterations = self.num_request_iterations_for_warmup.max(1);
+        loading.warmup_iterations = if self.enable_model_warmup { iterations } else { 0 };
         config.batching = self.batching()?;
         config.metrics_path = read(&self.monitoring_config_file, tfs::monitoring)?.flatten();
         config.tls = read(&self.ssl_config_file, tfs::tls)?;
@@ -196,9 +200,7 @@ impl Args {
             (&all.per_process_gpu_memory_fraction, "per_process_gpu_memory_fraction"),
             (&all.saved_model_tags, "saved_model_tags"),
             (&all.platform_config_file, "platform_config_file"),
-            (&all.num_request_iterations_for_warmup, "num_request_iterations_for_warmup"),
             (&all.flush_filesystem_caches, "flush_filesystem_caches"),
-            (&all.enable_model_warmup, "enable_model_warmup"),
             (&all.enable_per_model_batching_parameters, "enable_per_model_batching_parameters"),
             (&all.enable_signature_method_name_check, "enable_signature_method_name_check"),
             (&all.enable_profiler, "enable_profiler"),

@@ -40,6 +40,14 @@ struct Settings {
 struct Parameters {
     uri: Option<String>,
     version: Option<String>,
+    #[serde(default)]
+    extra: Extra,
+}
+
+/// Settings of the implementation, of which those of this server are taken.
+#[derive(Default, Deserialize)]
+struct Extra {
+    sha256: Option<String>,
 }
 
 /// Reads a document into the model whose folder it lies in.
@@ -59,6 +67,9 @@ pub fn read(text: &str, folder: &Path, model: &mut Model) -> Result<(), String> 
             return Err(format!("uri {uri:?}: models are read from files"));
         }
         model.path = folder.join(path);
+    }
+    if let Some(sha256) = settings.parameters.extra.sha256 {
+        model.sha256 = Some(crate::proof::checked(&sha256)?);
     }
     if let Some(version) = settings.parameters.version {
         // Versions are words there and numbers here: a word becomes the label of the only version.

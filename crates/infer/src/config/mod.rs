@@ -12,6 +12,7 @@ pub mod mlserver;
 mod source;
 pub mod tfs;
 pub mod triton;
+mod warmup;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -25,6 +26,7 @@ pub use batching::{Batching, Overdue, QueuePolicy};
 pub use check::check;
 pub use layout::{Found, scan};
 pub use source::{Source, document};
+pub use warmup::{Fill, Warmup, WarmupInput};
 
 use crate::served::Personality;
 
@@ -64,6 +66,10 @@ pub struct Model {
     pub file: Option<String>,
     /// How its calls are batched; `None` is [`Config::batching`].
     pub batching: Option<Batching>,
+    /// The SHA-256 of the model's file in hexadecimal digits, where only these bytes are to be served.
+    pub sha256: Option<String>,
+    /// Requests that each version answers before clients reach it, besides those that lie in its folder.
+    pub warmups: Vec<Warmup>,
     /// Why the model cannot be served as it is described. What served it before goes on.
     pub error: Option<String>,
 }
@@ -80,6 +86,8 @@ impl Model {
             method: None,
             file: None,
             batching: None,
+            sha256: None,
+            warmups: Vec::new(),
             error: None,
         }
     }
@@ -115,6 +123,15 @@ impl From<codecs::grpc::tfs::ModelOrder> for Model {
     }
 }
 
+/// How much of models that come and go is there at once.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Lazy {
+    /// Bytes of all loaded models, by the sizes of their files; `None` is no bound.
+    pub bytes_max: Option<u64>,
+    /// Loaded models; `None` is no bound.
+    pub models_max: Option<usize>,
+}
+
 /// How models are read.
 #[derive(Debug, Clone)]
 pub struct Loading {
@@ -130,6 +147,10 @@ pub struct Loading {
     pub exit_on_error: bool,
     /// Labels may name versions that do not answer yet.
     pub labels_ahead: bool,
+    /// Models are loaded by the first call that needs them, within these bounds.
+    pub lazy: Option<Lazy>,
+    /// How often each stored request warms a version up before it answers; 0 is not at all.
+    pub warmup_iterations: u32,
 }
 
 impl Default for Loading {
@@ -141,6 +162,8 @@ impl Default for Loading {
             poll: None,
             exit_on_error: true,
             labels_ahead: false,
+            lazy: None,
+            warmup_iterations: 1,
         }
     }
 }

@@ -6,6 +6,7 @@
 //!
 //! Not here: when the list is read again (`repository`).
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -84,10 +85,11 @@ fn folder(root: &Path, personality: Personality) -> Result<Vec<Model>, String> {
         folders = vec![(name, root.to_owned())];
     }
     folders.sort();
-    let mut models: Vec<Model> = Vec::new();
+    let mut models: Vec<Model> = Vec::with_capacity(folders.len());
+    let mut names = HashSet::new();
     for (name, path) in folders {
         let mut model = described(&name, &path, personality);
-        if models.iter().any(|known| known.name == model.name) {
+        if !names.insert(model.name.clone()) {
             let why = format!("another folder than {} has a model of this name too", path.display());
             model = Model { error: Some(why), ..Model::new(name, path) };
         }

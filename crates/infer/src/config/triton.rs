@@ -11,7 +11,7 @@ use std::time::Duration;
 use codecs::textproto::{Field, Message, TextError, parse};
 
 use super::tfs::{child, version_policy};
-use super::{Batching, Model, Overdue, QueuePolicy};
+use super::{Batching, Model, Overdue, QueuePolicy, warmup};
 use crate::served::Personality;
 
 type Result<T> = std::result::Result<T, TextError>;
@@ -44,21 +44,14 @@ const KNOWN: [&str; 24] = [
 ];
 const REFUSED: [&str; 5] =
     ["ensemble_scheduling", "sequence_batching", "batch_input", "batch_output", "model_repository_agents"];
-const WITHOUT_EFFECT: [&str; 7] = [
-    "optimization",
-    "cc_model_filenames",
-    "metric_tags",
-    "parameters",
-    "model_warmup",
-    "model_operations",
-    "response_cache",
-];
+const WITHOUT_EFFECT: [&str; 5] =
+    ["optimization", "cc_model_filenames", "metric_tags", "model_operations", "response_cache"];
 
 fn wrong<T>(field: &Field, what: impl Into<String>) -> Result<T> {
     Err(TextError { line: field.line, what: what.into() })
 }
 
-fn size(field: &Field) -> Result<usize> {
+pub(super) fn size(field: &Field) -> Result<usize> {
     field.count().map(|count| usize::try_from(count).unwrap_or(usize::MAX))
 }
 
@@ -95,6 +88,8 @@ pub fn read(text: &str, model: &mut Model) -> Result<()> {
         model.file = Some(file.to_owned());
     }
     let rows_max = all.get("max_batch_size").map_or(Ok(0), size)?;
+    model.warmups = warmup::read(&all, rows_max > 0)?;
+    parameters(&all, model)?;
     let dynamic = child(&all, "dynamic_batching")?;
     // Triton batches a model that may be batched even where no scheduler is named.
     model.batching = match (rows_max, dynamic) {
@@ -105,6 +100,27 @@ pub fn read(text: &str, model: &mut Model) -> Result<()> {
         }
         (rows_max, dynamic) => Some(batching(&all, rows_max, dynamic)?),
     };
+    Ok(())
+}
+
+/// Backends' own parameters, of which those that this server has are taken.
+fn parameters(all: &Message, model: &mut Model) -> Result<()> {
+    for field in all.all("parameters") {
+        let pair = field.message()?;
+        pair.only(&["key", "value"])?;
+        let (key, value) = (pair.get("key").map_or(Ok(""), Field::text)?, child(pair, "value")?);
+        let text = value.and_then(|value| value.get("string_value"));
+        match (key, text) {
+            ("sha256", Some(text)) => {
+                let sha256 = crate::proof::checked(text.text()?);
+                model.sha256 = Some(sha256.or_else(|what| wrong(text, what))?);
+            }
+            ("sha256", None) => return wrong(field, "the parameter sha256 needs a string_value"),
+            _ => {
+                tracing::warn!(model = %model.name, "the parameter {key:?} in config.pbtxt has no effect here")
+            }
+        }
+    }
     Ok(())
 }
 
@@ -236,6 +252,9 @@ mod tests {
     #[test]
     fn what_would_be_served_wrongly_is_refused() {
         for (text, want) in [
+            ("parameters { key: 'sha256' value { string_value: '12' } }", "64 hexadecimal digits"),
+            ("parameters { key: 'sha256' value { } }", "needs a string_value"),
+            ("model_warmup { batch_size: 2 }", "max_batch_size is 0"),
             ("name: 'other'", "is not the folder's"),
             ("ensemble_scheduling { }", "is not served"),
             ("max_batch_size: 2 sequence_batching { }", "is not served"),

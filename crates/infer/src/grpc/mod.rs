@@ -44,6 +44,7 @@ use crate::shared::Shared;
 pub(crate) use authority::Legal;
 use body::{Answer, Messages};
 pub(crate) use spread::Loops;
+pub(crate) use tfs::Tensors;
 
 /// Calls of one connection at a time; clients queue what is more.
 const STREAMS_MAX: u32 = 1024;
@@ -76,6 +77,14 @@ pub(crate) struct Context {
     seen: AtomicUsize,
     /// Bytes of bodies that are being read or worked on.
     bytes: AtomicUsize,
+}
+
+impl Context {
+    /// Waits for a model that is loaded by calls.
+    async fn wake(&self, name: &str, meta: &Meta) -> Result<(), Refusal> {
+        // Boxed: it is rare, and calls are to stay small.
+        Box::pin(self.shared.repository.wake(name, meta.timeout.or(self.shared.timeout))).await
+    }
 }
 
 /// Serves a connection until it ends.

@@ -122,9 +122,13 @@ impl Protocol for Infer {
     }
 }
 
-fn find(context: &Context, name: &str, version: &str) -> Result<Arc<Served>, Refusal> {
+async fn find(context: &Context, name: &str, version: &str, meta: &Meta) -> Result<Arc<Served>, Refusal> {
     let which = v2::which(version)?;
-    let found = context.shared.repository.find(name, which);
+    let mut found = context.shared.repository.find(name, which);
+    if let Err(NotServed::Asleep(_)) = found {
+        context.wake(name, meta).await?;
+        found = context.shared.repository.find(name, which);
+    }
     found.map_err(|error| refusal_of(error, context.shared.personality))
 }
 
@@ -132,7 +136,7 @@ fn find(context: &Context, name: &str, version: &str) -> Result<Arc<Served>, Ref
 async fn infer(context: &Context, message: Bytes, meta: &Meta, wrap: Wrap) -> Outcome {
     // The name and version have the numbers that they have in all other requests.
     let (name, version) = decode_name(&message).map_err(malformed)?;
-    let served = find(context, name, version)?;
+    let served = find(context, name, version, meta).await?;
     let mut scratch = Scratch::take();
     let Scratch { oip, outputs, reply, .. } = &mut *scratch;
     oip.wrap = wrap;
@@ -203,7 +207,8 @@ pub(super) async fn unary(context: &Arc<Context>, method: &str, body: Bytes, met
         "ModelReady" => {
             let (name, version) = decode_name(&body).map_err(malformed)?;
             match repository.find(name, v2::which(version)?) {
-                Ok(_) => Ok(message(|out| encode_truth(out, true))),
+                // What sleeps answers whoever calls it, which is what the question is about.
+                Ok(_) | Err(NotServed::Asleep(_)) => Ok(message(|out| encode_truth(out, true))),
                 Err(NotServed::NotReady { .. }) => Ok(message(|out| encode_truth(out, false))),
                 // Triton says of what it does not know that it is not ready.
                 Err(_) if context.shared.personality == Personality::Triton => {
@@ -219,7 +224,7 @@ pub(super) async fn unary(context: &Arc<Context>, method: &str, body: Bytes, met
         })),
         "ModelMetadata" => {
             let (name, version) = decode_name(&body).map_err(malformed)?;
-            let served = find(context, name, version)?;
+            let served = find(context, name, version, &meta).await?;
             let versions = v2::versions(repository, &served);
             let signature = served.backend.signature();
             Ok(message(|out| {
@@ -228,7 +233,7 @@ pub(super) async fn unary(context: &Arc<Context>, method: &str, body: Bytes, met
         }
         "ModelConfig" => {
             let (name, version) = decode_name(&body).map_err(malformed)?;
-            let served = find(context, name, version)?;
+            let served = find(context, name, version, &meta).await?;
             let signature = served.backend.signature();
             Ok(message(|out| encode_config(out, &served.name, &served.about.platform, 0, signature)))
         }

@@ -23,7 +23,7 @@ use crate::evaluate::Inputs;
 use crate::exchange::{Asked, Message, Protocol, Reply, TfsCall};
 use crate::http::Meta;
 use crate::refusal::{Reason, Refusal};
-use crate::repository::Which;
+use crate::repository::{NotServed, Which};
 use crate::routes::tfs as routes;
 use crate::routes::tfs::{
     METHOD, SIGNATURE, check_signature, classes, refusal_of, regressions, states, version_number,
@@ -33,7 +33,7 @@ use crate::served::Served;
 
 /// The tensors of a call.
 #[derive(Debug, Default)]
-pub(super) struct Tensors {
+pub(crate) struct Tensors {
     call: Call,
     binder: Binder,
     which: TfsCall,
@@ -105,6 +105,11 @@ impl Protocol for Tensors {
 }
 
 impl Tensors {
+    /// For a call of this kind.
+    pub(crate) fn of(which: TfsCall) -> Self {
+        Self { which, ..Self::default() }
+    }
+
     /// The outputs that `output_filter` names, or all.
     fn chosen<'t>(
         &self,
@@ -150,20 +155,25 @@ fn which<'a>(call: &'a Call, body: &'a [u8]) -> Result<Which<'a>, Refusal> {
     }
 }
 
-fn find(context: &Context, call: &Call, body: &[u8]) -> Result<Arc<Served>, Refusal> {
+async fn find(context: &Context, call: &Call, body: &[u8], meta: &Meta) -> Result<Arc<Served>, Refusal> {
     let name = call.view(body).model();
     if name.is_empty() {
         return Err(Refusal::new(Reason::Malformed, "Missing ModelSpec"));
     }
     let which = which(call, body)?;
-    routes::find(&context.shared.repository, name, which).map_err(|error| refusal_of(&error, name, which))
+    let mut found = routes::find(&context.shared.repository, name, which);
+    if let Err(NotServed::Asleep(_)) = found {
+        context.wake(name, meta).await?;
+        found = routes::find(&context.shared.repository, name, which);
+    }
+    found.map_err(|error| refusal_of(&error, name, which))
 }
 
 async fn run(context: &Context, body: Bytes, meta: &Meta, which: TfsCall, is_task: bool) -> Outcome {
     let mut scratch = Scratch::take();
     let Scratch { tfs, outputs, reply, .. } = &mut *scratch;
     decode_target(&body, &mut tfs.call).map_err(wrong_message)?;
-    let served = find(context, &tfs.call, &body)?;
+    let served = find(context, &tfs.call, &body, meta).await?;
     tfs.which = which;
     tfs.is_task = is_task;
     let outcome = evaluate(context, tfs, outputs, reply, &served, body, meta).await;
@@ -178,7 +188,7 @@ pub(super) async fn predictions(context: &Arc<Context>, method: &str, body: Byte
         "Classify" => run(context, body, &meta, TfsCall::Classify, false).await,
         "Regress" => run(context, body, &meta, TfsCall::Regress, false).await,
         "MultiInference" => multi(context, &body, &meta).await,
-        "GetModelMetadata" => metadata(context, &body),
+        "GetModelMetadata" => metadata(context, &body, &meta).await,
         _ => Err(unknown(method)),
     }
 }
@@ -212,7 +222,7 @@ async fn multi(context: &Context, body: &Bytes, meta: &Meta) -> Outcome {
     }))
 }
 
-fn metadata(context: &Context, body: &Bytes) -> Outcome {
+async fn metadata(context: &Context, body: &Bytes, meta: &Meta) -> Outcome {
     let mut call = Call::new();
     decode_target(body, &mut call).map_err(wrong_message)?;
     let fields = metadata_fields(body).map_err(malformed)?;
@@ -226,7 +236,7 @@ fn metadata(context: &Context, body: &Bytes) -> Outcome {
         let text = format!("Metadata field {other} is not supported");
         return Err(Refusal::new(Reason::Malformed, text));
     }
-    let served = find(context, &call, body)?;
+    let served = find(context, &call, body, meta).await?;
     let signatures = [(SIGNATURE, served.backend.signature(), METHOD)];
     let spec = Answered { signature: "", ..answered(&served) };
     Ok(message(|out| encode_metadata(out, spec, &signatures)))

@@ -1,9 +1,16 @@
-//! The table that requests look into. Immutable once it is published.
+//! The table that requests look into.
+//!
+//! Which models there are changes rarely, and then the whole table is replaced. What a model is changes often where
+//! thousands come and go, so each has a cell of its own, whose entry is replaced alone. Both are read without a lock.
 //!
 //! Not here: when it changes (`manager`).
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
 
 use crate::refusal::{Reason, Refusal};
 use crate::served::{Personality, Served};
@@ -31,6 +38,9 @@ pub enum NotServed {
     /// The model has no such label.
     #[error("Model {0} has no version labelled {1}.")]
     Label(String, String),
+    /// The model is loaded by calls, and is not there now: whoever waits ([`super::Repository::wake`]) will have it.
+    #[error("Model with name {0} is not loaded.")]
+    Asleep(String),
     /// The model, or the version of it, is known and does not answer: it loads, failed, or was unloaded.
     #[error("Model with name {name} is not ready.")]
     NotReady {
@@ -47,7 +57,7 @@ impl From<NotServed> for Refusal {
     fn from(error: NotServed) -> Self {
         let reason = match &error {
             NotServed::Model(_) | NotServed::Version(..) | NotServed::Label(..) => Reason::NotFound,
-            NotServed::NotReady { .. } => Reason::NotReady,
+            NotServed::NotReady { .. } | NotServed::Asleep(_) => Reason::NotReady,
         };
         Self::new(reason, error.to_string())
     }
@@ -97,6 +107,8 @@ pub struct ModelStatus {
     pub personality: Personality,
     /// Labels and the versions that carry them.
     pub labels: BTreeMap<String, u64>,
+    /// Its versions are loaded by calls, and none is there now.
+    pub is_asleep: bool,
     /// Ascending.
     pub versions: Vec<VersionStatus>,
 }
@@ -130,6 +142,8 @@ pub(crate) struct Entry {
     pub(crate) personality: Personality,
     /// Whether the server is not ready without it.
     pub(crate) is_wanted: bool,
+    /// Nothing of it answers, and a call that waits will have it.
+    pub(crate) is_asleep: bool,
     pub(crate) labels: BTreeMap<String, u64>,
     /// Ascending by version.
     pub(crate) slots: Vec<Slot>,
@@ -144,7 +158,15 @@ impl Entry {
         }
     }
 
+    /// Whether the server is not ready because of it.
+    fn is_missing(&self) -> bool {
+        self.is_wanted && self.slots.iter().all(|slot| slot.served.is_none())
+    }
+
     fn find(&self, which: Which<'_>) -> Result<Arc<Served>, NotServed> {
+        if self.is_asleep {
+            return Err(NotServed::Asleep(self.name.to_string()));
+        }
         let version = match which {
             Which::Default => {
                 let newest = self.slots.iter().rev().find_map(|slot| slot.served.as_ref());
@@ -173,52 +195,123 @@ impl Entry {
             name: self.name.clone(),
             personality: self.personality,
             labels: self.labels.clone(),
+            is_asleep: self.is_asleep,
             versions: self.slots.iter().map(version).collect(),
         }
     }
 }
 
-/// All models.
+/// One model's place in the index.
+#[derive(Debug)]
+pub(crate) struct Cell {
+    entry: ArcSwap<Entry>,
+    /// When it was last asked for, in nanoseconds since [`Index::since`].
+    used: AtomicU64,
+}
+
+impl Cell {
+    fn of(entry: Entry) -> Self {
+        Self { entry: ArcSwap::from_pointee(entry), used: AtomicU64::new(0) }
+    }
+
+    /// When it was last asked for; only differences mean something.
+    pub(crate) fn used(&self) -> u64 {
+        self.used.load(Relaxed)
+    }
+}
+
+/// All models. Clones share the cells of those that both have.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Index {
-    pub(crate) models: HashMap<Arc<str>, Arc<Entry>>,
-    /// Tells of the next index; all that follow each other have the same.
+    models: HashMap<Arc<str>, Arc<Cell>>,
+    /// Since when uses are counted; absent where nobody asks.
+    since: Option<Instant>,
+    /// How many models the server is not ready without.
+    missing: Arc<AtomicUsize>,
+    /// Tells of the next change; all that follow each other have the same.
     pub(crate) changes: Arc<tokio::sync::Notify>,
 }
 
 impl Index {
+    /// An index that notes when models were last asked for.
+    pub(crate) fn noting(since: Option<Instant>) -> Self {
+        Self { since, ..Self::default() }
+    }
+
     pub(crate) fn find(&self, name: &str, which: Which<'_>) -> Result<Arc<Served>, NotServed> {
-        match self.models.get(name) {
-            Some(entry) => entry.find(which),
-            None => Err(NotServed::Model(name.to_owned())),
+        let Some(cell) = self.models.get(name) else { return Err(NotServed::Model(name.to_owned())) };
+        self.touch(cell);
+        cell.entry.load().find(which)
+    }
+
+    /// Notes that a model was asked for.
+    pub(crate) fn touch(&self, cell: &Cell) {
+        if let Some(since) = self.since {
+            cell.used.store(u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX), Relaxed);
+        }
+    }
+
+    pub(crate) fn cell(&self, name: &str) -> Option<&Arc<Cell>> {
+        self.models.get(name)
+    }
+
+    /// Puts an entry in the place of the model's last one; false, and nothing is done, where it had none.
+    pub(crate) fn replace(&self, entry: &Arc<Entry>) -> bool {
+        let Some(cell) = self.models.get(&entry.name) else { return false };
+        let before = cell.entry.swap(entry.clone());
+        match (before.is_missing(), entry.is_missing()) {
+            (false, true) => drop(self.missing.fetch_add(1, Relaxed)),
+            (true, false) => drop(self.missing.fetch_sub(1, Relaxed)),
+            _ => {}
+        }
+        true
+    }
+
+    /// Adds a model that was not there.
+    pub(crate) fn insert(&mut self, entry: Entry) {
+        self.missing.fetch_add(usize::from(entry.is_missing()), Relaxed);
+        self.models.insert(entry.name.clone(), Arc::new(Cell::of(entry)));
+    }
+
+    pub(crate) fn remove(&mut self, name: &str) {
+        if let Some(cell) = self.models.remove(name) {
+            self.missing.fetch_sub(usize::from(cell.entry.load().is_missing()), Relaxed);
         }
     }
 
     /// Adds a version that answers.
     pub(crate) fn put(&mut self, served: Arc<Served>) {
-        let entry = self.models.entry(served.name.clone()).or_insert_with(|| {
-            let (name, personality) = (served.name.clone(), served.personality);
-            Arc::new(Entry { name, personality, is_wanted: true, labels: BTreeMap::new(), slots: Vec::new() })
-        });
-        let entry = Arc::make_mut(entry);
+        let mut entry = match self.models.get(&served.name) {
+            Some(cell) => Entry::clone(&cell.entry.load()),
+            None => Entry {
+                name: served.name.clone(),
+                personality: served.personality,
+                is_wanted: true,
+                is_asleep: false,
+                labels: BTreeMap::new(),
+                slots: Vec::new(),
+            },
+        };
+        self.remove(&served.name);
         entry.slots.retain(|slot| slot.version != served.version);
         let at = entry.slots.partition_point(|slot| slot.version < served.version);
         let version = served.version;
         entry.slots.insert(at, Slot { version, state: State::Available, error: None, served: Some(served) });
+        self.insert(entry);
     }
 
     pub(crate) fn status(&self, name: &str) -> Option<ModelStatus> {
-        self.models.get(name).map(|entry| entry.status())
+        self.models.get(name).map(|cell| cell.entry.load().status())
     }
 
     pub(crate) fn snapshot(&self) -> Snapshot {
-        let mut models: Vec<ModelStatus> = self.models.values().map(|entry| entry.status()).collect();
+        let mut models: Vec<ModelStatus> =
+            self.models.values().map(|cell| cell.entry.load().status()).collect();
         models.sort_by(|one, other| one.name.cmp(&other.name));
         Snapshot { models }
     }
 
     pub(crate) fn is_ready(&self) -> bool {
-        let answers = |entry: &Entry| entry.slots.iter().any(|slot| slot.served.is_some());
-        self.models.values().all(|entry| !entry.is_wanted || answers(entry))
+        self.missing.load(Relaxed) == 0
     }
 }

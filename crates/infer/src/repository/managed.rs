@@ -132,6 +132,10 @@ pub(super) struct Managed {
     pub(super) is_removed: bool,
     /// Unloaded by a call, or not loaded yet where calls load: it goes, and is known.
     pub(super) is_held: bool,
+    /// Loaded by the first call that needs it, and unloaded where the room is needed for another.
+    pub(super) is_lazy: bool,
+    /// Whether a lazy model is to be there now.
+    pub(super) is_awake: bool,
     pub(super) wanted: BTreeMap<Key, Wanted>,
     pub(super) records: BTreeMap<Key, Record>,
     /// Why its folder could not be looked through.
@@ -144,6 +148,8 @@ impl Managed {
             model,
             is_removed: false,
             is_held: false,
+            is_lazy: false,
+            is_awake: false,
             wanted: BTreeMap::new(),
             records: BTreeMap::new(),
             scan_error: None,
@@ -152,7 +158,39 @@ impl Managed {
 
     /// Whether nothing of it is wanted.
     pub(super) fn rests(&self) -> bool {
-        self.is_removed || self.is_held
+        self.is_removed || self.is_held || self.sleeps()
+    }
+
+    /// Whether it waits for a call that needs it.
+    pub(super) fn sleeps(&self) -> bool {
+        self.is_lazy && !self.is_awake
+    }
+
+    fn answers(&self) -> bool {
+        self.records.values().any(|record| record.served.is_some())
+    }
+
+    fn is_reading(&self) -> bool {
+        self.records.values().any(|record| record.reading.is_some())
+    }
+
+    /// Whether a lazy model was tried, and nothing came of it; then it goes to sleep when the next try may be made,
+    /// so that it is made by a call that needs it.
+    pub(super) fn is_to_sleep(&self, now: Instant) -> bool {
+        let is_over = |record: &Record| record.retry_at.is_none_or(|at| at <= now);
+        let failed = self.wanted.is_empty() || self.records.values().any(|record| record.error.is_some());
+        let is_idle = !self.answers() && !self.is_reading();
+        self.is_lazy && self.is_awake && failed && is_idle && self.records.values().all(is_over)
+    }
+
+    /// Whether it answers and nothing of it is being read, so that it may be put to sleep.
+    pub(super) fn is_idle(&self) -> bool {
+        self.answers() && !self.is_reading()
+    }
+
+    /// Bytes of its versions that answer.
+    pub(super) fn bytes(&self) -> u64 {
+        self.records.values().flat_map(|record| &record.served).map(|served| served.about.bytes).sum()
     }
 
     /// Takes in what the list now says of the model. A description that cannot be served changes nothing.
@@ -201,7 +239,7 @@ impl Managed {
                 State::Available if nothing_wanted || one_answers => steps.push(Step::Unload(*key)),
                 State::End => {
                     ended += 1;
-                    if ended > ENDED_MAX {
+                    if ended > ENDED_MAX || self.sleeps() {
                         steps.push(Step::Forget(*key));
                     }
                 }
@@ -228,7 +266,7 @@ impl Managed {
 
     /// Why nothing answers, if nothing does.
     pub(super) fn failure(&self) -> Option<String> {
-        if self.records.values().any(|record| record.served.is_some()) {
+        if self.answers() {
             return None;
         }
         let why = self.records.values().rev().find_map(|record| record.error.clone());
@@ -265,12 +303,21 @@ impl Managed {
             error: record.error.clone(),
             served: record.served.clone(),
         };
+        let mut slots: Vec<Slot> = self.records.iter().map(slot).collect();
+        if slots.is_empty() && self.is_lazy {
+            // Its folder is looked at when it is needed; what was in it then is known.
+            let version = self.wanted.keys().next_back().copied().flatten();
+            slots.push(Slot { version, state: State::Start, error: None, served: None });
+        }
+        let failed = self.records.values().any(|record| record.error.is_some());
+        let comes = self.is_lazy && (self.sleeps() || self.is_reading() || !failed);
         Entry {
             name: self.model.name.clone(),
             personality: self.model.personality,
-            is_wanted: !self.rests(),
+            is_wanted: !self.rests() && !self.is_lazy,
+            is_asleep: comes && !self.is_held && !self.is_removed && !self.answers(),
             labels: labels.map(|(label, version)| (label.clone(), *version)).collect(),
-            slots: self.records.iter().map(slot).collect(),
+            slots,
         }
     }
 }

@@ -11,16 +11,19 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use tokio::sync::oneshot;
 
 use super::index::{Index, State};
-use super::managed::{Key, Managed, Record, Retry, Step};
+use super::lazy;
+use super::managed::{Key, Managed, Retry, Step};
+use super::polls::Polls;
+use super::reading::order;
 use crate::config::{Config, Loading, Model, Source, scan};
-use crate::load::{self, Order};
+use crate::load::Order;
 use crate::refusal::{Reason, Refusal};
 use crate::served::{Gone, Served};
 
@@ -48,34 +51,43 @@ pub(super) enum Event {
     Load(Arc<str>, Answer),
     /// Let a model answer no more.
     Unload(Arc<str>, Answer),
+    /// Have a model that is loaded by calls.
+    Wake(Arc<str>, Answer),
     /// These models and no others.
     Reload(Vec<Model>, Answer),
     /// End.
     Stop,
 }
 
-struct Waiter {
-    names: BTreeSet<Arc<str>>,
-    with_labels: bool,
-    answer: Answer,
+pub(super) struct Waiter {
+    pub(super) names: BTreeSet<Arc<str>>,
+    pub(super) with_labels: bool,
+    pub(super) answer: Answer,
 }
 
 pub(super) struct Manager {
-    index: Arc<ArcSwap<Index>>,
-    sender: Sender<Event>,
+    pub(super) index: Arc<ArcSwap<Index>>,
+    pub(super) sender: Sender<Event>,
     source: Source,
     /// What the source last said.
     listed: Vec<Model>,
     /// Why the source cannot be read, so that it is told once.
     source_error: Option<String>,
-    loading: Loading,
+    pub(super) loading: Loading,
     method: models::Method,
     limits: models::Limits,
-    models: BTreeMap<Arc<str>, Managed>,
-    changed: BTreeSet<Arc<str>>,
-    waiters: Vec<Waiter>,
-    queued: VecDeque<(Order, u64)>,
-    readers: usize,
+    pub(super) models: BTreeMap<Arc<str>, Managed>,
+    /// For which something may have to be done.
+    pub(super) due: BTreeSet<Arc<str>>,
+    /// Whose entries are to be published.
+    pub(super) changed: BTreeSet<Arc<str>>,
+    /// When which model is looked at although nothing happened to it.
+    pub(super) retries: BTreeSet<(Instant, Arc<str>)>,
+    /// Lazy models that are loaded or being loaded.
+    pub(super) awake: BTreeSet<Arc<str>>,
+    pub(super) waiters: Vec<Waiter>,
+    pub(super) queued: VecDeque<(Order, u64)>,
+    pub(super) readers: usize,
 }
 
 impl Manager {
@@ -90,7 +102,10 @@ impl Manager {
             method: config.method,
             limits: config.limits,
             models: BTreeMap::new(),
+            due: BTreeSet::new(),
             changed: BTreeSet::new(),
+            retries: BTreeSet::new(),
+            awake: BTreeSet::new(),
             waiters: Vec::new(),
             queued: VecDeque::new(),
             readers: 0,
@@ -104,15 +119,11 @@ impl Manager {
             tracing::warn!(model = %model.name, "calls are not put together into batches yet: each runs alone");
         }
         self.replace(models, true);
-        if let Source::Folder { only: Some(only), .. } = &self.source {
-            for (name, managed) in &mut self.models {
-                managed.is_held = !only.iter().any(|wanted| **wanted == **name);
-            }
-        }
+        self.choose_first();
         let mut polls = Polls::new(&self.source, self.loading.poll, Instant::now());
         self.act();
         loop {
-            let retry = self.models.values().filter_map(Managed::next_retry).min();
+            let retry = self.retries.first().map(|(at, _)| *at);
             let wake = [polls.next(), retry].into_iter().flatten().min();
             let mut event = match wake {
                 None => events.recv().ok(),
@@ -138,9 +149,30 @@ impl Manager {
         }
     }
 
+    /// Of a folder of models some may be named that are loaded at the start.
+    fn choose_first(&mut self) {
+        let Source::Folder { only: Some(only), .. } = &self.source else { return };
+        for (name, managed) in &mut self.models {
+            let is_first = only.iter().any(|wanted| **wanted == **name);
+            if managed.is_lazy && is_first {
+                managed.is_awake = true;
+                self.awake.insert(name.clone());
+            } else if !managed.is_lazy {
+                managed.is_held = !is_first;
+            }
+        }
+        let awake = self.awake.clone();
+        self.look(|managed| awake.contains(&managed.model.name), true);
+    }
+
     /// Does what is due by the clock.
     fn poll(&mut self, polls: &mut Polls) {
         let now = Instant::now();
+        while self.retries.first().is_some_and(|(at, _)| *at <= now) {
+            let Some((_, name)) = self.retries.pop_first() else { break };
+            self.doze(&name, now);
+            self.due.insert(name);
+        }
         if polls.source.is_due(now) {
             self.read_source();
         }
@@ -176,6 +208,7 @@ impl Manager {
                 let record = self.models.get_mut(&name).and_then(|managed| managed.records.get_mut(&key));
                 if let Some(record) = record.filter(|record| record.state == State::Unloading) {
                     record.state = State::End;
+                    self.due.insert(name.clone());
                     self.changed.insert(name);
                 }
             }
@@ -190,14 +223,21 @@ impl Manager {
                 let known = self.models.get_mut(&name).filter(|managed| !managed.is_removed);
                 let Some(managed) = known else { return self.no_such_model(&name, answer) };
                 managed.is_held = false;
+                if managed.is_lazy && !self.rouse(&name) {
+                    return Self::no_room(&name, answer);
+                }
+                let Some(managed) = self.models.get_mut(&name) else { return };
                 // Whoever asks for a load wants failures tried again.
                 managed.records.retain(|_, record| record.error.is_none() || record.reading.is_some());
-                self.look(|managed| managed.model.name == name, true);
+                Self::look_at(std::iter::once(managed), &mut self.due, true);
                 self.waiters.push(Waiter { names: [name].into(), with_labels: false, answer });
             }
             Event::Unload(name, answer) => match self.models.get_mut(&name) {
                 Some(managed) => {
                     managed.is_held = true;
+                    managed.is_awake = false;
+                    self.awake.remove(&name);
+                    self.due.insert(name.clone());
                     self.changed.insert(name);
                     self.act();
                     let _ = answer.send(Ok(()));
@@ -209,11 +249,12 @@ impl Manager {
                 self.replace(models, true);
                 self.waiters.push(Waiter { names, with_labels: true, answer });
             }
+            Event::Wake(name, answer) => self.wake(name, answer),
             Event::Stop => {}
         }
     }
 
-    fn no_such_model(&self, name: &Arc<str>, answer: Answer) {
+    pub(super) fn no_such_model(&self, name: &Arc<str>, answer: Answer) {
         let why = format!("Model with name {name} does not exist.");
         let failed = Failed { model: name.clone(), path: Default::default(), reason: Reason::NotFound, why };
         let _ = answer.send(Err(failed));
@@ -227,6 +268,8 @@ impl Manager {
         for (name, managed) in &mut self.models {
             if !names.contains(name) {
                 managed.is_removed = true;
+                self.awake.remove(name);
+                self.due.insert(name.clone());
                 self.changed.insert(name.clone());
             }
         }
@@ -240,7 +283,9 @@ impl Manager {
                     managed.become_model(model);
                 }
                 None => {
-                    let managed = Managed { is_held: holds_new, ..Managed::new(model) };
+                    let is_lazy = self.loading.lazy.is_some();
+                    let is_held = holds_new && !is_lazy;
+                    let managed = Managed { is_held, is_lazy, ..Managed::new(model) };
                     self.models.insert(name, managed);
                 }
             }
@@ -250,7 +295,17 @@ impl Manager {
 
     /// Looks through the folders of models. Where somebody said that files are complete, they are taken as they are.
     fn look(&mut self, which: impl Fn(&Managed) -> bool, is_told: bool) {
-        for managed in self.models.values_mut().filter(|managed| !managed.rests() && which(managed)) {
+        let looked = self.models.values_mut().filter(|managed| !managed.rests() && which(managed));
+        Self::look_at(looked, &mut self.due, is_told);
+    }
+
+    pub(super) fn look_at<'m>(
+        models: impl Iterator<Item = &'m mut Managed>,
+        due: &mut BTreeSet<Arc<str>>,
+        is_told: bool,
+    ) {
+        for managed in models {
+            due.insert(managed.model.name.clone());
             if let Some(error) = &managed.model.error {
                 managed.scan_error = Some(error.clone());
                 continue;
@@ -285,42 +340,29 @@ impl Manager {
     fn act(&mut self) {
         let now = Instant::now();
         let mut orders = Vec::new();
-        for (name, managed) in &mut self.models {
+        let due = std::mem::take(&mut self.due);
+        for name in &due {
+            let Some(managed) = self.models.get_mut(name) else { continue };
             for step in managed.decide(now) {
                 self.changed.insert(name.clone());
                 match step {
-                    Step::Read(key) => orders.extend(order(managed, key, self.method, self.limits)),
+                    Step::Read(key) => {
+                        orders.extend(order(managed, key, self.method, self.limits, &self.loading));
+                    }
                     Step::Unload(key) => unload(managed, key),
                     Step::Forget(key) => {
                         managed.records.remove(&key);
                     }
                 }
             }
+            self.retries.extend(managed.next_retry().map(|at| (at, name.clone())));
         }
         self.queued.extend(orders);
         self.start_readers();
         self.publish();
         self.answer();
-    }
-
-    fn start_readers(&mut self) {
-        while self.readers < self.loading.threads.max(1) {
-            let Some((order, mark)) = self.queued.pop_front() else { return };
-            let sender = self.sender.clone();
-            let (name, key) = (order.name.clone(), order.version);
-            let body = move || {
-                // A reader that panics on a file costs that file.
-                let result = std::panic::catch_unwind(|| load::load(&order).map(Box::new));
-                let result = result.unwrap_or_else(|_| Err("reading it panicked".to_owned()));
-                let event = Event::Read { name: order.name.clone(), key: order.version, mark, result };
-                let _ = sender.send(event);
-            };
-            self.readers += 1;
-            if let Err(error) = std::thread::Builder::new().name("load".into()).spawn(body) {
-                let result = Err(format!("cannot start a thread to read it: {error}"));
-                let _ = self.sender.send(Event::Read { name, key, mark, result });
-            }
-        }
+        due.iter().for_each(|name| self.doze(name, now));
+        self.publish();
     }
 
     fn read(&mut self, name: &Arc<str>, key: Key, mark: u64, result: Result<Box<Served>, String>) {
@@ -331,11 +373,18 @@ impl Manager {
         if record.reading != Some(mark) {
             return;
         }
+        self.due.insert(name.clone());
         self.changed.insert(name.clone());
         if !is_wanted && record.served.is_none() {
             managed.records.remove(&key);
             return;
         }
+        let retry = Retry { times_max: self.loading.retries_max, wait: self.loading.retry_wait };
+        let retry = if managed.is_lazy { lazy::retry(retry) } else { retry };
+        let result = self.make_room(name, result);
+        let Some(record) = self.models.get_mut(name).and_then(|managed| managed.records.get_mut(&key)) else {
+            return;
+        };
         let sender = self.sender.clone();
         let result = result.map(|mut served| {
             let name = name.clone();
@@ -348,7 +397,6 @@ impl Manager {
             let stays = record.served.is_some();
             tracing::warn!(model = %name, version = key, error, stays, "a version cannot be read");
         }
-        let retry = Retry { times_max: self.loading.retries_max, wait: self.loading.retry_wait };
         record.read(result, Instant::now(), retry);
     }
 
@@ -356,25 +404,31 @@ impl Manager {
         if self.changed.is_empty() {
             return;
         }
-        let mut index = Index::clone(&self.index.load());
+        let index = self.index.load_full();
+        let (mut new, mut gone) = (Vec::new(), Vec::new());
         for name in std::mem::take(&mut self.changed) {
             match self.models.get(&name) {
                 // A model that is gone from the list is reported until its last version has ended.
                 Some(managed) if managed.is_removed && is_over(managed) => {
-                    index.models.remove(&name);
                     self.models.remove(&name);
+                    gone.push(name);
                 }
                 Some(managed) => {
-                    index.models.insert(name, Arc::new(managed.entry(self.loading.labels_ahead)));
+                    let entry = Arc::new(managed.entry(self.loading.labels_ahead));
+                    if !index.replace(&entry) {
+                        new.push(entry);
+                    }
                 }
-                None => {
-                    index.models.remove(&name);
-                }
+                None => gone.push(name),
             }
         }
-        let changes = index.changes.clone();
-        self.index.store(Arc::new(index));
-        changes.notify_waiters();
+        if !new.is_empty() || !gone.is_empty() {
+            let mut index = Index::clone(&index);
+            new.into_iter().for_each(|entry| index.insert(Arc::unwrap_or_clone(entry)));
+            gone.iter().for_each(|name| index.remove(name));
+            self.index.store(Arc::new(index));
+        }
+        index.changes.notify_waiters();
     }
 
     fn answer(&mut self) {
@@ -402,80 +456,8 @@ impl Manager {
     }
 }
 
-/// When the clock asks for a look at something.
-struct Due {
-    every: Option<Duration>,
-    at: Instant,
-}
-
-impl Due {
-    fn new(every: Option<Duration>, now: Instant) -> Self {
-        // Faster would do nothing else.
-        let every = every.map(|every| every.max(Duration::from_millis(5)));
-        Self { every, at: now + every.unwrap_or_default() }
-    }
-
-    fn is_due(&mut self, now: Instant) -> bool {
-        let is_due = self.every.is_some() && self.at <= now;
-        if is_due {
-            self.at = now + self.every.unwrap_or_default();
-        }
-        is_due
-    }
-}
-
-struct Polls {
-    folders: Due,
-    source: Due,
-}
-
-impl Polls {
-    fn new(source: &Source, folders: Option<Duration>, now: Instant) -> Self {
-        let source = match source {
-            Source::File { poll, .. } => *poll,
-            Source::Folder { only: None, .. } => folders,
-            Source::Fixed(_) | Source::Folder { .. } => None,
-        };
-        Self { folders: Due::new(folders, now), source: Due::new(source, now) }
-    }
-
-    fn next(&self) -> Option<Instant> {
-        let at = |due: &Due| due.every.map(|_| due.at);
-        [at(&self.folders), at(&self.source)].into_iter().flatten().min()
-    }
-}
-
 fn is_over(managed: &Managed) -> bool {
     managed.records.values().all(|record| record.state == State::End)
-}
-
-fn order(
-    managed: &mut Managed,
-    key: Key,
-    method: models::Method,
-    limits: models::Limits,
-) -> Option<(Order, u64)> {
-    let wanted = managed.wanted.get(&key)?;
-    let record = managed.records.entry(key).or_insert_with(Record::new);
-    record.reading = Some(wanted.mark);
-    record.path.clone_from(&wanted.found.path);
-    record.retry_at = None;
-    if record.served.is_none() {
-        (record.state, record.error) = (State::Loading, None);
-    }
-    let model = &managed.model;
-    let order = Order {
-        name: model.name.clone(),
-        version: key,
-        path: match &model.file {
-            Some(file) => wanted.found.path.join(file),
-            None => wanted.found.path.clone(),
-        },
-        personality: model.personality,
-        method: model.method.unwrap_or(method),
-        limits,
-    };
-    Some((order, wanted.mark))
 }
 
 /// The requests that hold the version finish; the event `Gone` tells of the last.

@@ -1,16 +1,20 @@
 //! The models that a server knows, and which of their versions answer.
 //!
-//! Readers look into an immutable [`Index`] without a lock; whoever changes what is served makes a new index and
-//! swaps it in. A request keeps the [`Served`] it found, so a swap touches no request.
+//! Readers look into an [`Index`] without a lock; whoever changes what is served makes a new index, or a new entry of
+//! one model, and swaps it in. A request keeps the [`Served`] it found, so a swap touches no request.
 //!
 //! Not here: reading model files (`load`), evaluating (`evaluate`).
 
 mod control;
 mod index;
+mod lazy;
 mod managed;
 mod manager;
+mod polls;
+mod reading;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
@@ -43,7 +47,8 @@ impl Repository {
     /// A repository that reads the configured models and follows their folders until its last clone is dropped.
     /// Blocks until every model has been tried.
     pub fn open(config: &Config) -> Result<Self, crate::Error> {
-        let index = Arc::new(ArcSwap::from_pointee(Index::default()));
+        let since = config.loading.lazy.map(|_| std::time::Instant::now());
+        let index = Arc::new(ArcSwap::from_pointee(Index::noting(since)));
         let control = Control::start(config, index.clone())?;
         Ok(Self { index, control: Some(Arc::new(control)) })
     }
@@ -62,6 +67,14 @@ impl Repository {
     /// answering throughout.
     pub async fn reload(&self, models: Vec<Model>) -> Result<(), Refusal> {
         self.control()?.reload(models).await
+    }
+
+    /// Waits until a model that is loaded by calls ([`NotServed::Asleep`]) is there, at most so long, or a minute.
+    ///
+    /// # Errors
+    /// It cannot be loaded, there is no room, too many wait, or the time is up.
+    pub async fn wake(&self, name: &str, wait_max: Option<Duration>) -> Result<(), Refusal> {
+        self.control()?.wake(name, wait_max).await
     }
 
     fn control(&self) -> Result<&Control, Refusal> {

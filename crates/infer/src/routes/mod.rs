@@ -34,6 +34,8 @@ pub(crate) enum Routed {
     Metrics,
     /// A call of the repository API.
     Admin(Order),
+    /// Have this model loaded, and ask again.
+    Asleep(String),
     /// The answer was written.
     Answered,
 }

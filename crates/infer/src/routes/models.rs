@@ -89,6 +89,10 @@ pub(super) fn route(verb: Verb, rest: &str, shared: &Shared, reply: &mut Reply) 
         Err(_) => shared.repository.status(&path.name).map_or(shared.personality, |model| model.personality),
     };
     let tfs_path = personality == Personality::TfServing;
+    let needs_model = path.metadata || (!path.action.is_empty() && verb == Verb::Post);
+    if let (true, Err(NotServed::Asleep(name))) = (needs_model, &found) {
+        return Routed::Asleep(name.clone());
+    }
     match (path.action, verb) {
         ("", _) if path.metadata => tfs::metadata(verb, &path, found, reply),
         ("", _) if tfs_path || path.version != Version::Default => tfs::status(verb, &path, shared, reply),
@@ -118,6 +122,8 @@ fn kserve(
 ) -> Routed {
     let served = match (found, action) {
         (Ok(served), _) => served,
+        // It answers whoever calls it, which is what the question is about.
+        (Err(NotServed::Asleep(name)), "") => return get(verb, reply, |out| super::ready(out, &name)),
         (Err(error @ NotServed::NotReady { .. }), "") if matches!(verb, Verb::Get | Verb::Head) => {
             reply.status = 503;
             write_error(&mut reply.body, &error.to_string());

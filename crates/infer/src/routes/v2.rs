@@ -121,6 +121,11 @@ fn model(verb: Verb, rest: &str, shared: &Shared, reply: &mut Reply) -> Routed {
     };
     let served = match repository.find(&name, which) {
         Ok(served) => served,
+        // It answers whoever calls it, which is what the question is about.
+        Err(NotServed::Asleep(name)) if action == "ready" => {
+            return get(verb, reply, |out| ready(out, &name));
+        }
+        Err(NotServed::Asleep(name)) => return Routed::Asleep(name),
         Err(NotServed::NotReady { .. }) if action == "ready" => {
             reply.status = 503;
             return get(verb, reply, |out| {

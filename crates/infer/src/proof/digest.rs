@@ -1,0 +1,169 @@
+//! Whether a version's files are those that were meant.
+//!
+//! A digest comes with the configuration (a flag, `config.pbtxt`, `model-settings.json`: the one of the model's file)
+//! or lies beside the file in `slipway-model.json`, as a text for the model's file or as an object of file names and
+//! digests. It is held against the very bytes that are then read as a model, before anything in them is believed.
+//!
+//! Not here: signatures; whoever can write the folder can write the document in it, but not the configuration.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+/// The document in a version's folder.
+const DOCUMENT: &str = "slipway-model.json";
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    sha256: Option<Wanted>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Wanted {
+    Model(String),
+    Files(BTreeMap<String, String>),
+}
+
+/// The digests that were announced.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Digests {
+    /// Of the model's file, each with who says so.
+    model: Vec<(&'static str, String)>,
+    /// Of all files, by path in the folder.
+    files: Option<BTreeMap<String, String>>,
+}
+
+impl Digests {
+    /// Reads what is announced for the version in `folder`.
+    pub(crate) fn announced(folder: &Path, configured: Option<&str>) -> Result<Self, String> {
+        let mut digests = Self::default();
+        if let Some(sha256) = configured {
+            digests.model.push(("the configuration", checked(sha256)?));
+        }
+        if let Some(text) = super::read(&folder.join(DOCUMENT))? {
+            digests.document(&text).map_err(|why| format!("{DOCUMENT}: {why}"))?;
+        }
+        Ok(digests)
+    }
+
+    fn document(&mut self, text: &[u8]) -> Result<(), String> {
+        let document: Document = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+        match document.sha256 {
+            Some(Wanted::Model(sha256)) => self.model.push((DOCUMENT, checked(&sha256)?)),
+            Some(Wanted::Files(files)) => {
+                let is_inside =
+                    |path: &str| !path.starts_with('/') && path.split('/').all(|part| part != "..");
+                if let Some(path) = files.keys().find(|path| !is_inside(path)) {
+                    return Err(format!("{path:?} is no file in the folder"));
+                }
+                let files = files.into_iter().map(|(path, sha256)| Ok((path, checked(&sha256)?)));
+                self.files = Some(files.collect::<Result<_, String>>()?);
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Holds the model's file against them, and the other files that were announced.
+    pub(crate) fn check(&self, folder: &Path, file: &str, bytes: &[u8]) -> Result<(), String> {
+        if *self == Self::default() {
+            return Ok(());
+        }
+        let actual = hex(bytes);
+        for (who, wanted) in &self.model {
+            differ(who, file, wanted, &actual)?;
+        }
+        let Some(files) = &self.files else { return Ok(()) };
+        if !files.contains_key(file) {
+            return Err(format!("{DOCUMENT} announces no sha256 for the model's file, {file}"));
+        }
+        for (path, wanted) in files {
+            if path == file {
+                differ(DOCUMENT, path, wanted, &actual)?;
+            } else {
+                let other = super::read(&folder.join(path))?;
+                let other =
+                    other.ok_or_else(|| format!("{path}, which {DOCUMENT} announces, is not there"))?;
+                differ(DOCUMENT, path, wanted, &hex(&other))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Hexadecimal digits in lower case, without the name of the hash before them.
+pub(crate) fn checked(sha256: &str) -> Result<String, String> {
+    let digits = sha256.strip_prefix("sha256:").unwrap_or(sha256).to_ascii_lowercase();
+    let is_legal = digits.len() == 64 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_legal {
+        Ok(digits)
+    } else {
+        Err(format!("{sha256:?} is no sha256: expected 64 hexadecimal digits"))
+    }
+}
+
+fn differ(who: &str, file: &str, wanted: &str, actual: &str) -> Result<(), String> {
+    if wanted == actual {
+        return Ok(());
+    }
+    Err(format!("the sha256 of {file} is {actual}, {who} says {wanted}"))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    Sha256::digest(bytes).iter().fold(String::with_capacity(64), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of `abc`, as the standard prints it.
+    const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+
+    #[test]
+    fn only_the_announced_bytes_pass() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("b"), "abc").expect("written");
+        let upper = format!("sha256:{}", ABC.to_ascii_uppercase());
+        let zeros = "0".repeat(64);
+        let files = |own: &str, other: &str| format!(r#"{{"sha256":{{"m":"{own}","b":"{other}"}}}}"#);
+        for (configured, document, want) in [
+            (None, String::new(), ""),
+            (Some(ABC), String::new(), ""),
+            (Some(upper.as_str()), format!(r#"{{"sha256":"{ABC}"}}"#), ""),
+            (Some(zeros.as_str()), String::new(), "the configuration says 000"),
+            (Some("12"), String::new(), "64 hexadecimal digits"),
+            (None, format!(r#"{{"sha256":"{zeros}"}}"#), "of m is ba78"),
+            (None, files(ABC, ABC), ""),
+            (None, files(ABC, &zeros), "of b is ba78"),
+            (None, r#"{"sha256":{"other":"00"}}"#.to_owned(), "64 hexadecimal"),
+            (None, format!(r#"{{"sha256":{{"b":"{ABC}"}}}}"#), "no sha256 for the model's file, m"),
+            (None, format!(r#"{{"sha256":{{"../m":"{ABC}"}}}}"#), "no file in the folder"),
+            (None, format!(r#"{{"sha256":{{"m":"{ABC}","gone":"{ABC}"}}}}"#), "gone, which"),
+            (None, r#"{"md5":"00"}"#.to_owned(), "unknown field `md5`"),
+        ] {
+            let path = folder.path().join(DOCUMENT);
+            match document.is_empty() {
+                true => drop(std::fs::remove_file(&path)),
+                false => std::fs::write(&path, &document).expect("written"),
+            }
+            let digests = Digests::announced(folder.path(), configured);
+            let got = digests.and_then(|digests| digests.check(folder.path(), "m", b"abc"));
+            match want {
+                "" => assert_eq!(got, Ok(()), "{configured:?} {document}"),
+                want => {
+                    let error = got.expect_err(want);
+                    assert!(error.contains(want), "{want}: {error}");
+                }
+            }
+        }
+    }
+}
