@@ -37,6 +37,7 @@ const LAYERS: &[(u8, &[&str])] = &[
             "serving",
             "gateway",
             "infer",
+            "backend-host",
             "pod-image",
         ],
     ),
@@ -52,7 +53,7 @@ const MEANT: &[(&str, &str, &str)] = &[
 ];
 /// Crates that must not know Kubernetes.
 const WITHOUT_KUBERNETES: &[&str] =
-    &["infer", "models", "codecs", "onnx", "plan", "store", "types", "pod-protocol", "pod"];
+    &["infer", "backend-host", "models", "codecs", "onnx", "plan", "store", "types", "pod-protocol", "pod"];
 /// Crates that must not know the embedded parts.
 const WITHOUT_STORE: &[&str] =
     &["workloads", "node", "workflows", "pipelines", "registry", "serving", "gateway", "infer"];

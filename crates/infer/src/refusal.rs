@@ -147,6 +147,8 @@ impl From<BackendError> for Refusal {
         match error {
             BackendError::Input(text) => Self::new(Reason::Input, text),
             BackendError::Internal(text) => Self::new(Reason::Internal, text),
+            BackendError::Unavailable(text) => Self::new(Reason::NotReady, text),
+            BackendError::Late(text) => Self::new(Reason::Deadline, text),
         }
     }
 }

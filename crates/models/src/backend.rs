@@ -1,7 +1,7 @@
 //! The seam between the model server and whatever evaluates a model.
 //!
-//! The server knows models only as [`Backend`]s: native evaluators here, later ONNX engines and processes of
-//! their own, whose tensors lie in shared memory. What every backend promises is in the trait's docs and in
+//! The server knows models only as [`Backend`]s: native evaluators here, ONNX engines, and processes of their
+//! own, whose tensors lie in shared memory. What every backend promises is in the trait's docs and in
 //! [`crate::contract`], which each one's tests call.
 //!
 //! Not here: loading (`sklearn`), queues and batches (`infer`).
@@ -48,6 +48,12 @@ pub enum BackendError {
     /// The backend's fault.
     #[error("{0}")]
     Internal(String),
+    /// What evaluates is not there now: its process ended and is started again, or too many wait for it.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The evaluation took longer than it may.
+    #[error("{0}")]
+    Late(String),
 }
 
 /// One loaded model. Calls may block: the server makes them on its compute threads.
@@ -64,4 +70,22 @@ pub trait Backend: Send + Sync {
 
     /// Runs one batch. `outputs` comes cleared; its memory is the caller's and is reused.
     fn run(&self, batch: &Batch<'_>, outputs: &mut Outputs) -> Result<(), BackendError>;
+
+    /// How many batches run at the same time in processes of their own, where a call waits for such a process and
+    /// may do so long; the server then gives the model as many threads of its own. `None` where the thread that
+    /// calls does the work.
+    fn workers(&self) -> Option<usize> {
+        None
+    }
+
+    /// Whether the model takes whole documents of JSON as well: see [`Backend::answer_document`].
+    fn takes_documents(&self) -> bool {
+        false
+    }
+
+    /// Answers a document of KServe's V1 protocol with another one, where the model is code that takes such
+    /// documents. The answer is appended to `answer`, which a failure leaves as it was.
+    fn answer_document(&self, _document: &[u8], _answer: &mut Vec<u8>) -> Result<(), BackendError> {
+        Err(BackendError::Input("the model takes tensors, not documents".into()))
+    }
 }

@@ -16,6 +16,7 @@ mod container;
 #[cfg(any(test, feature = "testkit"))]
 pub mod contract;
 mod document;
+mod engines;
 mod error;
 pub mod explain;
 mod graph;
@@ -32,6 +33,7 @@ mod trees;
 mod xgboost;
 
 pub use backend::{Backend, BackendError, Batch, Signature, TensorSpec};
+pub use engines::{Engines, Hosted, Wanted};
 pub use error::LoadError;
 pub use inspect::{Format, Inspection, Line, Loaded, inspect, inspect_bytes, load, load_bytes};
 pub use limits::Limits;

@@ -443,6 +443,39 @@ impl Outputs {
         fits
     }
 
+    /// Adds a tensor whose `length` bytes `fill` writes, in the layout of its type; it starts from zeros or from what
+    /// an earlier tensor left. Nothing is added where `fill` fails or the bytes do not fit the shape, which is an
+    /// error of the kind `InvalidData`.
+    pub fn filled(
+        &mut self,
+        dtype: DType,
+        shape: Shape,
+        length: usize,
+        fill: impl FnOnce(&mut [u8]) -> std::io::Result<()>,
+    ) -> std::io::Result<()> {
+        let buffer = self.next(dtype, shape);
+        buffer.words.resize(length.div_ceil(8), 0);
+        buffer.len = length;
+        let filled = fill(&mut bytemuck::cast_slice_mut::<u64, u8>(&mut buffer.words)[..length]);
+        let fits = match dtype {
+            DType::Text => {
+                let tensor = &self.tensors[self.used - 1];
+                let mut count = 0;
+                let counted = tensor.elements().inspect(|_| count += 1).all(|element| element.is_some());
+                counted && count == shape.count()
+            }
+            _ => shape.count().checked_mul(dtype.size()) == Some(length),
+        };
+        let done = match filled {
+            Ok(()) if !fits => Err(std::io::ErrorKind::InvalidData.into()),
+            other => other,
+        };
+        if done.is_err() {
+            self.used -= 1;
+        }
+        done
+    }
+
     fn next(&mut self, dtype: DType, shape: Shape) -> &mut Buffer {
         if self.used == self.tensors.len() {
             self.tensors.push(Tensor { dtype, shape, storage: Storage::Owned(Buffer::default()) });
@@ -517,6 +550,28 @@ mod tests {
         let elements: Vec<_> = tensor.elements().collect();
         assert_eq!(elements, [Some(&[0xff_u8][..]), Some(b"a")]);
         assert_eq!(tensor.texts().collect::<Vec<_>>(), [None]);
+    }
+
+    #[test]
+    fn outputs_are_filled_by_whoever_has_the_bytes() {
+        let mut outputs = Outputs::new();
+        let shape = Shape::new(&[2]).expect("small");
+        let fill = |bytes: &'static [u8]| {
+            move |room: &mut [u8]| {
+                room.copy_from_slice(bytes);
+                Ok(())
+            }
+        };
+        outputs.filled(DType::U8, shape, 2, fill(&[7, 8])).expect("it fits");
+        outputs.filled(DType::U8, shape, 3, fill(&[7, 8, 9])).expect_err("too long");
+        outputs.filled(DType::Text, shape, 5, fill(&[1, 0, 0, 0, b'a'])).expect_err("one text of two");
+        outputs
+            .filled(DType::U8, shape, 2, |_| Err(std::io::ErrorKind::NotFound.into()))
+            .expect_err("failed");
+        outputs.filled(DType::Text, shape, 9, fill(&[1, 0, 0, 0, b'a', 0, 0, 0, 0])).expect("two texts");
+        let tensors = outputs.tensors();
+        assert_eq!((tensors.len(), tensors[0].bytes()), (2, &[7, 8][..]));
+        assert_eq!(tensors[1].texts().collect::<Vec<_>>(), [Some("a"), Some("")]);
     }
 
     #[test]

@@ -1,0 +1,49 @@
+//! The seam between the model server and engines that live in other processes.
+//!
+//! The server reads what it can by itself. What it cannot (another library's format, a class that nobody knows, code of
+//! the operator's own) it offers to the engines that it was given, one after the other. It knows none of them, and an
+//! engine knows nothing of the server: `bin/slipway` brings the two together.
+//!
+//! Not here: an engine (`backend-host`).
+
+use std::fmt::Debug;
+use std::path::Path;
+
+use crate::backend::Backend;
+use crate::error::LoadError;
+use crate::sklearn::native::Method;
+
+/// A model that wants an engine.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// The model's name.
+    pub name: &'a str,
+    /// Its folder, or its file.
+    pub path: &'a Path,
+    /// Its file in that folder, where one is known.
+    pub file: Option<&'a str>,
+    /// Which of its methods answers.
+    pub method: Method,
+    /// The operator's own class that is the model, as `module:Class` or `module.Class`. It is asked for by name, so no
+    /// native reader was tried.
+    pub class: Option<&'a str>,
+    /// Why the model was not read natively, where that was tried.
+    pub refusal: Option<&'a LoadError>,
+}
+
+/// A model that an engine evaluates.
+pub struct Hosted {
+    /// What evaluates it.
+    pub backend: Box<dyn Backend>,
+    /// What wrote it, in the words of the Open Inference Protocol: `sklearn`, `tensorflow_savedmodel`, `onnxruntime_onnx`.
+    pub platform: String,
+    /// The format that was read, for people.
+    pub format: String,
+}
+
+/// An engine that the operator allowed.
+pub trait Engines: Send + Sync + Debug {
+    /// Reads the model and waits until it answers. `None` when this is nothing for this engine; an error, a text for
+    /// people, when it is and could not be read.
+    fn load(&self, wanted: &Wanted<'_>) -> Option<Result<Hosted, String>>;
+}
