@@ -38,6 +38,7 @@ const LAYERS: &[(u8, &[&str])] = &[
             "gateway",
             "infer",
             "backend-host",
+            "loadgen",
             "pod-image",
         ],
     ),
@@ -52,11 +53,22 @@ const MEANT: &[(&str, &str, &str)] = &[
     ("onnx", "models", "an ONNX model is a backend"),
 ];
 /// Crates that must not know Kubernetes.
-const WITHOUT_KUBERNETES: &[&str] =
-    &["infer", "backend-host", "models", "codecs", "onnx", "plan", "store", "types", "pod-protocol", "pod"];
+const WITHOUT_KUBERNETES: &[&str] = &[
+    "infer",
+    "backend-host",
+    "loadgen",
+    "models",
+    "codecs",
+    "onnx",
+    "plan",
+    "store",
+    "types",
+    "pod-protocol",
+    "pod",
+];
 /// Crates that must not know the embedded parts.
 const WITHOUT_STORE: &[&str] =
-    &["workloads", "node", "workflows", "pipelines", "registry", "serving", "gateway", "infer"];
+    &["workloads", "node", "workflows", "pipelines", "registry", "serving", "gateway", "infer", "loadgen"];
 
 /// Runs all checks and reports every finding.
 pub fn run() -> Result<()> {

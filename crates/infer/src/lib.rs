@@ -9,6 +9,7 @@
 //!   `connection` is HTTP/1.1 on one of them, `grpc` HTTP/2, `tls` what may be under either.
 //! * `routes` says what a path means; `drive` takes one call from its body to its reply in the protocol (`exchange`)
 //!   that the path or method named; `bind` matches a request's tensors with a model's inputs.
+//! * [`compare`] asks two models about the same data, and tells what changed between them.
 //! * [`repository`] knows which models and versions answer and follows their folders; [`evaluate`] runs one call; `compute` are the threads
 //!   for what is long; `proof` is what a version must show before it answers.
 //!
@@ -17,6 +18,7 @@
 mod bind;
 mod buffers;
 pub mod cli;
+pub mod compare;
 mod compute;
 pub mod config;
 mod connection;

@@ -199,6 +199,18 @@ impl<'g> View<'g> {
         }
     }
 
+    /// The attributes of an instance, as a dict.
+    pub fn state(self) -> Option<View<'g>> {
+        let state = self.graph.view(self.object()?.state?);
+        match state.node() {
+            Node::Tuple(parts) => {
+                let is_dict = |part: &View<'_>| matches!(part.node(), Node::Dict(_));
+                parts.iter().map(|part| self.graph.view(*part)).find(is_dict)
+            }
+            _ => Some(state),
+        }
+    }
+
     /// A dict's entry by a text key.
     pub fn entry(self, name: &str) -> Option<View<'g>> {
         self.pairs().find(|(key, _)| key.text() == Some(name)).map(|(_, value)| value)

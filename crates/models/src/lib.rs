@@ -1,6 +1,7 @@
 //! Model formats and evaluators: from bytes to answers, without Python and without IO.
 //!
 //! * [`load`] reads the model of a [`Folder`]; [`inspect()`] reports on it.
+//! * [`table::Table`] is data to try a model on.
 //! * [`Native`] evaluates it as a [`Backend`], the trait that the model server knows.
 //!
 //! Nothing in a file is executed: pickles are read by a machine that calls nothing (`pickle`), and what a file
@@ -24,10 +25,12 @@ mod inspect;
 mod lightgbm;
 mod limits;
 mod npy;
+mod parameters;
 mod pickle;
 mod sklearn;
 mod skops;
 mod source;
+pub mod table;
 mod tensor;
 mod trees;
 mod xgboost;
@@ -37,6 +40,7 @@ pub use engines::{Engines, Hosted, Wanted};
 pub use error::LoadError;
 pub use inspect::{Format, Inspection, Line, Loaded, inspect, inspect_bytes, load, load_bytes};
 pub use limits::Limits;
+pub use parameters::parameters;
 pub use sklearn::native::{Method, Native};
 pub use sklearn::{Estimator, Labels, Part};
 pub use source::{Chosen, Folder, Memory, choose};

@@ -1,35 +1,18 @@
-//! `slipway model`: looks at model files without running anything in them.
+//! `slipway model inspect`: what a model is, whether it is safe to load, and what will serve it.
+//!
+//! Not here: the reading (`infer`, `models`).
 
-use std::path::{Path, PathBuf};
-
-use anyhow::{Context, Result, bail};
-use clap::Subcommand;
+use anyhow::{Result, bail};
 use models::Inspection;
-use objects::{
-    ArtifactUri,
-    fetch::{Endpoints, fetch},
-};
 
-use super::{DataFolder, block_on, connect};
+use super::{DataFolder, locate};
 
-/// Looks at model files.
+/// What a model is, whether it is safe to load, and what will serve it.
 #[derive(Debug, clap::Args)]
-pub struct Args {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// What a model is, whether it is safe to load, and what will serve it.
-    #[command(
-        after_help = "Examples:\n  slipway model inspect model.joblib\n  slipway model inspect models:/iris/1 -o json"
-    )]
-    Inspect(Inspect),
-}
-
-#[derive(Debug, clap::Args)]
-struct Inspect {
+#[command(
+    after_help = "Examples:\n  slipway model inspect model.joblib\n  slipway model inspect models:/iris/1 -o json"
+)]
+pub(super) struct Args {
     #[command(flatten)]
     data: DataFolder,
     /// A file, a folder, or a URI such as models:/iris/1.
@@ -39,16 +22,9 @@ struct Inspect {
     output: String,
 }
 
-/// Runs the subcommand.
-pub fn run(args: &Args) -> Result<()> {
-    match &args.command {
-        Command::Inspect(args) => inspect(args),
-    }
-}
-
-fn inspect(args: &Inspect) -> Result<()> {
-    let (_guard, path) = locate(args)?;
-    let report = infer::inspect(&path, &models::Limits::default());
+pub(super) fn run(args: &Args) -> Result<()> {
+    let located = locate(&args.model, &args.data)?;
+    let report = infer::inspect(&located.path, &models::Limits::default());
     if args.output == "json" {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
@@ -58,26 +34,6 @@ fn inspect(args: &Inspect) -> Result<()> {
         Some(problem) => bail!("{} cannot be served: {problem}", args.model),
         None => Ok(()),
     }
-}
-
-/// The path to look at; URIs are fetched to a folder that goes with the guard.
-fn locate(args: &Inspect) -> Result<(Option<tempfile::TempDir>, PathBuf)> {
-    if Path::new(&args.model).exists() || !args.model.contains(":/") {
-        return Ok((None, PathBuf::from(&args.model)));
-    }
-    let uri: ArtifactUri = args.model.parse()?;
-    let target = tempfile::tempdir()?;
-    block_on(async {
-        let cluster = connect::cluster(&args.data).await?;
-        let endpoints = Endpoints {
-            artifacts_url: Some(cluster.address("artifacts")?.to_owned()),
-            tracking_uri: Some(cluster.address("mlflow")?.to_owned()),
-            token: None,
-        };
-        fetch(&uri, target.path(), &endpoints).await.with_context(|| format!("cannot fetch {}", args.model))
-    })?;
-    let path = target.path().to_path_buf();
-    Ok((Some(target), path))
 }
 
 fn print(report: &Inspection) {

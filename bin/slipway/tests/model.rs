@@ -1,0 +1,103 @@
+//! `slipway model bench`, `validate` and `diff` as programs: exit codes and what scripts read.
+//!
+//! Not here: the load generator (`crates/loadgen`), comparing (`crates/infer`), formats (`crates/models`).
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn slipway(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_slipway")).args(arguments).output().expect("it starts")
+}
+
+fn document(arguments: &[&str]) -> Value {
+    let output = slipway(arguments);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {errors}");
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+const IRIS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../bench/serving/iris.joblib");
+
+fn fixture(name: &str) -> String {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../crates/models/tests/fixtures/1.9.1");
+    format!("{folder}/{name}.model")
+}
+
+/// A file of rows that goes with the folder.
+fn rows(text: &str) -> (tempfile::TempDir, String) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path: PathBuf = folder.path().join("rows.csv");
+    std::fs::write(&path, text).expect("written");
+    (folder, path.to_string_lossy().into_owned())
+}
+
+#[test]
+fn a_model_is_measured_over_every_protocol() {
+    let (_folder, data) = rows("a,b,c,d,species\n5.1,3.5,1.4,0.2,0\n6.7,3.0,5.2,2.3,2\n");
+    for protocol in ["v1", "v2", "v2-binary", "grpc", "tfs"] {
+        let seen = document(&[
+            "model",
+            "bench",
+            IRIS,
+            "--rate=100",
+            "--duration=300ms",
+            "--warmup=0s",
+            "--protocol",
+            protocol,
+            "--data",
+            &data,
+            "--drop=species",
+            "--output=json",
+        ]);
+        assert!(seen["answered"].as_u64() > Some(0) && seen["answered"] == seen["due"], "{protocol}: {seen}");
+        assert!(seen["latency_us"]["p99"].as_f64() > Some(0.0), "{protocol}: {seen}");
+        assert!(seen["server"]["resident_bytes"].as_u64() > Some(0), "{protocol}: {seen}");
+    }
+}
+
+#[test]
+fn what_cannot_be_measured_is_told_apart() {
+    for (target, word) in [
+        ("https://127.0.0.1:1", "TLS"),
+        ("/no/such/model", "neither a URL"),
+        ("http://127.0.0.1:1", "cannot reach"),
+    ] {
+        let output = slipway(&["model", "bench", target, "--rate=10", "--duration=100ms"]);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && errors.contains(word), "{target}: {errors}");
+    }
+}
+
+#[test]
+fn models_agree_with_themselves_and_not_with_others() {
+    let (_folder, data) = rows("1,0,2,3,1\n0.5,1,-1,2,0\n-2,0.25,1,0,2\n3,3,3,3,3\n-1,-1,-1,-1,0\n");
+    let (forest, linear) = (fixture("forest_regressor"), fixture("linear_regression"));
+    let width = |name: &str| {
+        let report = document(&["model", "inspect", name, "--output=json"]);
+        report["features"].as_u64()
+    };
+    assert_eq!((width(&forest), width(&linear)), (Some(5), Some(5)), "the rows are for both");
+    let same = document(&["model", "validate", &forest, &forest, "--data", &data, "--output=json"]);
+    assert_eq!((same["numbers"]["max"].as_f64(), same["numbers"]["count"].as_u64()), (Some(0.0), Some(5)));
+    let other = slipway(&["model", "validate", &forest, &linear, "--data", &data]);
+    let errors = String::from_utf8_lossy(&other.stderr);
+    assert!(!other.status.success() && errors.contains("differ by more than"), "{errors}");
+    let allowed = slipway(&["model", "validate", &forest, &linear, "--data", &data, "--tolerance=1e9"]);
+    assert!(allowed.status.success());
+}
+
+#[test]
+fn what_changed_is_named() {
+    let (relu, tanh) = (fixture("mlp_relu"), fixture("mlp_tanh"));
+    let output = slipway(&["model", "diff", &relu, &tanh]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("~ setting activation: \"relu\" -> \"tanh\""), "{text}");
+    assert!(!slipway(&["model", "diff", &relu, &tanh, "--exit-code"]).status.success());
+    assert!(slipway(&["model", "diff", &relu, &relu, "--exit-code"]).status.success());
+    let pipeline = fixture("column_pipeline");
+    let all = slipway(&["model", "diff", &pipeline, &pipeline, "--all"]);
+    let text = String::from_utf8_lossy(&all.stdout);
+    assert!(text.contains("__") && text.contains("0 of "), "settings of inner steps are listed: {text}");
+}
