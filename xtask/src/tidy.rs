@@ -24,7 +24,7 @@ const RATCHET: &str = "xtask/tidy-ratchet.txt";
 const LAYERS: &[(u8, &[&str])] = &[
     (0, &["types", "pod-protocol"]),
     (1, &["api", "objects", "telemetry"]),
-    (2, &["plan", "models", "codecs", "onnx", "store"]),
+    (2, &["plan", "models", "codecs", "onnx", "engines", "store"]),
     (
         3,
         &[
@@ -51,6 +51,8 @@ const MEANT: &[(&str, &str, &str)] = &[
     ("infer", "codecs", ""),
     ("codecs", "models", "tensors on the wire are the tensors of backends"),
     ("onnx", "models", "an ONNX model is a backend"),
+    ("engines", "models", "a model in a native engine is a backend"),
+    ("engines", "codecs", "signatures and warm-up requests are protobuf messages"),
 ];
 /// Crates that must not know Kubernetes.
 const WITHOUT_KUBERNETES: &[&str] = &[
@@ -60,6 +62,7 @@ const WITHOUT_KUBERNETES: &[&str] = &[
     "models",
     "codecs",
     "onnx",
+    "engines",
     "plan",
     "store",
     "types",

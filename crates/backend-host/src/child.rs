@@ -163,8 +163,16 @@ impl Desk {
                 return Ok(None);
             }
         };
+        let entries = opened.backend.entries();
+        if entries.len() > protocol::ENTRIES_MAX {
+            let why =
+                format!("the model has {} signatures, at most {}", entries.len(), protocol::ENTRIES_MAX);
+            self.refuse(header.call, Fault::Internal, &why)?;
+            return Ok(None);
+        }
         let ready = Ready {
             signature: opened.backend.signature().into(),
+            entries: entries.iter().map(Into::into).collect(),
             row_cost_ns: opened.backend.row_cost_ns(),
             platform: opened.platform,
             format: opened.format,
@@ -228,7 +236,10 @@ impl Desk {
         let batch = Batch { rows: header.rows as usize, inputs: &inputs };
         self.outputs.clear();
         let outputs = &mut self.outputs;
-        let done = catch_unwind(AssertUnwindSafe(|| backend.run(&batch, outputs)));
+        let done = catch_unwind(AssertUnwindSafe(|| match backend.entries() {
+            [] => backend.run(&batch, outputs),
+            _ => backend.run_entry(header.entry.into(), &batch, outputs),
+        }));
         done.unwrap_or_else(|_| Err(internal("the evaluation panicked".into())))
     }
 

@@ -11,14 +11,16 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use models::{Backend, BackendError, Batch, DType, Outputs, Shape, Signature, Tensor, TensorSpec};
+use models::{
+    Backend, BackendError, Batch, DType, Entry, Outputs, Shape, Signature, Tensor, TensorSpec, default_entry,
+};
 use parking_lot::Mutex;
 
 use crate::keeper::{Keeper, Stop};
 use crate::lane::{Ask, Failure};
 use crate::pool::{Line, Pool};
 use crate::process::Program;
-use crate::protocol::{Fault, Header, Kind, Load, Ready, Verb};
+use crate::protocol::{ENTRIES_MAX, Fault, Header, Kind, Load, Ready, Verb};
 
 /// What a row is taken to cost until one was measured.
 const ROW_COST_NS: u64 = 1_000_000;
@@ -46,6 +48,7 @@ pub struct Hosted {
     pool: Arc<Pool>,
     ready: Ready,
     signature: Signature,
+    entries: Vec<Entry>,
     row_cost_ns: AtomicU64,
     keepers: Vec<(Arc<Stop>, JoinHandle<()>)>,
 }
@@ -89,19 +92,20 @@ impl Hosted {
         // The first failure decides, and ends the others.
         let failed = first.iter().take(keepers.len()).find_map(Result::err);
         let ready = agreed.lock().clone();
-        let signature = match (failed, &ready) {
-            (None, Some(ready)) => Signature::try_from(ready.signature.clone()),
+        let described = match (failed, &ready) {
+            (None, Some(ready)) => described(ready),
             (Some(why), _) => Err(why),
             (None, None) => Err("no worker read the model".to_owned()),
         };
-        match (signature, ready) {
-            (Ok(signature), Some(ready)) => {
+        match (described, ready) {
+            (Ok((signature, entries)), Some(ready)) => {
                 let cost = if ready.row_cost_ns == 0 { ROW_COST_NS } else { ready.row_cost_ns };
-                Ok(Self { spec, pool, ready, signature, row_cost_ns: AtomicU64::new(cost), keepers })
+                let row_cost_ns = AtomicU64::new(cost);
+                Ok(Self { spec, pool, ready, signature, entries, row_cost_ns, keepers })
             }
-            (signature, _) => {
+            (described, _) => {
                 end(&mut keepers);
-                Err(signature.err().unwrap_or_default())
+                Err(described.err().unwrap_or_default())
             }
         }
     }
@@ -187,15 +191,15 @@ impl Hosted {
     }
 
     /// Refuses inputs that do not fit the signature.
-    fn check(&self, batch: &Batch<'_>) -> Result<(), BackendError> {
-        let specs = &self.signature.inputs;
+    fn check(signature: &Signature, batch: &Batch<'_>) -> Result<(), BackendError> {
+        let specs = &signature.inputs;
         if batch.inputs.len() != specs.len() {
             let (want, got) = (specs.len(), batch.inputs.len());
             return Err(BackendError::Input(format!("expected {want} inputs, got {got}")));
         }
         for (tensor, spec) in batch.inputs.iter().zip(specs) {
             let name = &spec.name;
-            if !fits(tensor.dims(), batch.rows, spec) {
+            if !fits(tensor.dims(), batch.rows, spec, signature) {
                 let (rows, want, got) = (batch.rows, shown(&spec.row), tensor.dims());
                 let what = format!("input {name:?}: expected {rows} rows of the shape {want}, got {got:?}");
                 return Err(BackendError::Input(what));
@@ -209,8 +213,8 @@ impl Hosted {
     }
 
     /// Refuses outputs that are not what the worker announced.
-    fn check_answer(&self, line: &Line, rows: usize) -> Result<(), Failure> {
-        let (places, specs) = (line.lane.places(), &self.signature.outputs);
+    fn check_answer(&self, line: &Line, rows: usize, signature: &Signature) -> Result<(), Failure> {
+        let (places, specs) = (line.lane.places(), &signature.outputs);
         if self.ready.outputs_vary {
             let wrong = places.iter().position(|place| place.shape.dims().first() != Some(&rows));
             return match wrong {
@@ -227,7 +231,7 @@ impl Hosted {
             return Err(internal(format!("{got} outputs, {want} were announced")));
         }
         for (place, spec) in places.iter().zip(specs) {
-            if place.dtype != spec.dtype || !fits(place.shape.dims(), rows, spec) {
+            if place.dtype != spec.dtype || !fits(place.shape.dims(), rows, spec, signature) {
                 let (name, want, got) = (&spec.name, spec.dtype.v2_name(), place.dtype.v2_name());
                 let row = shown(&spec.row);
                 return Err(internal(format!(
@@ -238,6 +242,29 @@ impl Hosted {
         }
         Ok(())
     }
+
+    /// Calls one signature, which is the one at this place where there are several.
+    fn run_signature(
+        &self,
+        entry: usize,
+        signature: &Signature,
+        batch: &Batch<'_>,
+        outputs: &mut Outputs,
+    ) -> Result<(), BackendError> {
+        Self::check(signature, batch)?;
+        let shape = |tensor: &Tensor<'_>| Shape::new(tensor.dims()).expect("it is a tensor's already");
+        let parts = batch.inputs.iter().map(|tensor| (tensor.dtype(), shape(tensor), tensor.bytes()));
+        let entry = u8::try_from(entry).map_err(|_| BackendError::Internal("too many signatures".into()))?;
+        let ask = Ask { kind: Kind::Run, detail: Verb::Predict as u8, entry, rows: batch.rows as u64 };
+        let taken = self.call(ask, parts, |line, _| {
+            self.check_answer(line, batch.rows, signature)?;
+            line.lane.take(outputs)
+        });
+        if taken.is_err() {
+            outputs.clear();
+        }
+        taken
+    }
 }
 
 /// A fault of the model's code: the worker itself is well.
@@ -245,10 +272,17 @@ fn internal(why: String) -> Failure {
     Failure::Refused(Fault::Internal, why)
 }
 
-fn fits(dims: &[usize], rows: usize, spec: &TensorSpec) -> bool {
-    let Some((first, row)) = dims.split_first() else { return false };
-    let fits_row = |(dim, want): (&usize, &Option<usize>)| want.is_none_or(|want| want == *dim);
-    *first == rows && row.len() == spec.row.len() && row.iter().zip(&spec.row).all(fits_row)
+/// The default signature, and all by name.
+fn described(ready: &Ready) -> Result<(Signature, Vec<Entry>), String> {
+    if ready.entries.len() > ENTRIES_MAX {
+        return Err(format!("the model has {} signatures, at most {ENTRIES_MAX}", ready.entries.len()));
+    }
+    let entries = ready.entries.iter().cloned().map(Entry::try_from).collect::<Result<Vec<_>, _>>()?;
+    Ok((ready.signature.clone().try_into()?, entries))
+}
+
+fn fits(dims: &[usize], rows: usize, spec: &TensorSpec, signature: &Signature) -> bool {
+    spec.fits(dims) && (!signature.is_batched() || dims.first() == Some(&rows))
 }
 
 fn shown(row: &[Option<usize>]) -> String {
@@ -283,18 +317,18 @@ impl Backend for Hosted {
     }
 
     fn run(&self, batch: &Batch<'_>, outputs: &mut Outputs) -> Result<(), BackendError> {
-        self.check(batch)?;
-        let shape = |tensor: &Tensor<'_>| Shape::new(tensor.dims()).expect("it is a tensor's already");
-        let parts = batch.inputs.iter().map(|tensor| (tensor.dtype(), shape(tensor), tensor.bytes()));
-        let ask = Ask { kind: Kind::Run, detail: Verb::Predict as u8, rows: batch.rows as u64 };
-        let taken = self.call(ask, parts, |line, _| {
-            self.check_answer(line, batch.rows)?;
-            line.lane.take(outputs)
-        });
-        if taken.is_err() {
-            outputs.clear();
-        }
-        taken
+        self.run_signature(default_entry(&self.entries), &self.signature, batch, outputs)
+    }
+
+    fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    fn run_entry(&self, entry: usize, batch: &Batch<'_>, outputs: &mut Outputs) -> Result<(), BackendError> {
+        let found = self.entries.get(entry);
+        let own =
+            found.ok_or_else(|| BackendError::Internal(format!("the model has no signature {entry}")))?;
+        self.run_signature(entry, &own.signature, batch, outputs)
     }
 
     fn workers(&self) -> Option<usize> {
@@ -311,7 +345,7 @@ impl Backend for Hosted {
         }
         let shape = Shape::new(&[document.len()]).expect("one dimension");
         let parts = std::iter::once((DType::U8, shape, document));
-        let ask = Ask { kind: Kind::Run, detail: Verb::Document as u8, rows: 1 };
+        let ask = Ask { kind: Kind::Run, detail: Verb::Document as u8, entry: 0, rows: 1 };
         let max = self.spec.load.memory_bytes_max;
         let bytes = self.call(ask, parts, |line, _| line.lane.take_bytes(max))?;
         answer.extend_from_slice(&bytes);

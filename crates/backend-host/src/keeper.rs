@@ -202,7 +202,7 @@ fn read(lane: &mut Lane, load: &Load, deadline: Instant) -> Result<Ready, Failur
     let broken = |error: String| Failure::Broken(error);
     let json = serde_json::to_vec(load).map_err(|error| broken(error.to_string()))?;
     let shape = Shape::new(&[json.len()]).ok_or_else(|| broken("too large".into()))?;
-    let ask = Ask { kind: Kind::Load, detail: 0, rows: 0 };
+    let ask = Ask { kind: Kind::Load, detail: 0, entry: 0, rows: 0 };
     let header = lane.ask(ask, std::iter::once((DType::U8, shape, &json[..])), deadline)?;
     if header.kind != Kind::Ready {
         return Err(broken(format!("{:?}, expected Ready", header.kind)));

@@ -44,6 +44,7 @@ pub(crate) struct Ends {
 pub(crate) struct Ask {
     pub(crate) kind: Kind,
     pub(crate) detail: u8,
+    pub(crate) entry: u8,
     pub(crate) rows: u64,
 }
 
@@ -93,8 +94,8 @@ impl Lane {
     ) -> Result<Header, Failure> {
         self.calls += 1;
         let mark = self.write(parts)?;
-        let Ask { kind, detail, rows } = ask;
-        let header = Header { kind, detail, call: self.calls, rows, mark };
+        let Ask { kind, detail, entry, rows } = ask;
+        let header = Header { kind, detail, entry, call: self.calls, rows, mark };
         protocol::write(&mut self.packet, &header, &self.places);
         match rustix::net::send(&self.socket, &self.packet, SendFlags::NOSIGNAL) {
             Ok(_) => {}

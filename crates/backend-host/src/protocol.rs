@@ -8,7 +8,7 @@
 //! little-endian.
 //!
 //! ```text
-//! header      version u8 | kind u8 | detail u8 | 0 u8 | count u32 | call u64 | rows u64 | mark u64
+//! header      version u8 | kind u8 | detail u8 | entry u8 | count u32 | call u64 | rows u64 | mark u64
 //! descriptor  dtype u8 | rank u8 | 0 u16 | 0 u32 | offset u64 | length u64 | rank times u64: the dimensions
 //! ```
 //!
@@ -26,11 +26,11 @@
 //! Offsets and lengths are bytes in the lane's memory file; tensors begin at multiples of 64. The server writes inputs
 //! from 0 on. The worker writes its answer from `mark` on and may make the file longer, up to [`Load::memory_bytes_max`];
 //! nobody can make it shorter (it is sealed). What lies there is the receiver's from the packet until its own next one.
-//! A dtype is its place in [`DTYPES`]; texts lie as `models::Tensor` has them: for each a `u32` length and its bytes.
+//! An entry is a signature's place in [`Ready::entries`], 0 where there are none. A dtype is its place in [`DTYPES`]; texts lie as `models::Tensor` has them: for each a `u32` length and its bytes.
 //!
 //! Not here: moving packets (`lane`, `child`), keeping workers alive (`keeper`).
 
-use models::{DType, RANK_MAX, Shape, Signature, TensorSpec};
+use models::{DType, Dims, Entry, RANK_MAX, Shape, Signature, TensorSpec};
 use serde::{Deserialize, Serialize};
 
 /// The version that is spoken; a worker of another one is refused.
@@ -43,6 +43,8 @@ pub const TENSORS_MAX: usize = 700;
 pub const TEXT_BYTES_MAX: usize = 8 << 10;
 /// Where tensors may begin: multiples of this.
 pub const ALIGNMENT: u64 = 64;
+/// Signatures of a model, at most: a call names one by a byte.
+pub const ENTRIES_MAX: usize = 256;
 /// Bytes of the header.
 pub const HEADER_BYTES: usize = 32;
 
@@ -104,6 +106,8 @@ pub struct Header {
     pub kind: Kind,
     /// A [`Verb`] or a [`Fault`] by number, where the kind has one.
     pub detail: u8,
+    /// Which signature is called, see [`Ready::entries`].
+    pub entry: u8,
     /// The number of the call.
     pub call: u64,
     /// Rows of the call.
@@ -115,7 +119,7 @@ pub struct Header {
 impl Header {
     /// A header without details.
     pub fn new(kind: Kind, call: u64) -> Self {
-        Self { kind, detail: 0, call, rows: 0, mark: 0 }
+        Self { kind, detail: 0, entry: 0, call, rows: 0, mark: 0 }
     }
 }
 
@@ -189,7 +193,7 @@ pub fn write_refusal(packet: &mut Vec<u8>, call: u64, fault: Fault, text: &str) 
 
 fn begin(packet: &mut Vec<u8>, header: &Header, count: u32) {
     packet.clear();
-    packet.extend_from_slice(&[VERSION, header.kind as u8, header.detail, 0]);
+    packet.extend_from_slice(&[VERSION, header.kind as u8, header.detail, header.entry]);
     packet.extend_from_slice(&count.to_le_bytes());
     packet.extend_from_slice(&header.call.to_le_bytes());
     packet.extend_from_slice(&header.rows.to_le_bytes());
@@ -223,7 +227,8 @@ pub fn read<'a>(packet: &'a [u8], places: &mut Vec<Place>) -> Result<Packet<'a>,
         other => return Err(Wrong::Unknown { field: "kind", value: other.into() }),
     };
     let word = |at: usize| head[at..].first_chunk::<8>().map_or(0, |bytes| u64::from_le_bytes(*bytes));
-    let header = Header { kind, detail: head[2], call: word(8), rows: word(16), mark: word(24) };
+    let header =
+        Header { kind, detail: head[2], entry: head[3], call: word(8), rows: word(16), mark: word(24) };
     if kind == Kind::Refusal {
         let fault = match header.detail {
             1 => Fault::Input,
@@ -306,6 +311,10 @@ pub struct Load {
 pub struct Ready {
     /// What it takes and gives.
     pub signature: Described,
+    /// All signatures of a model that has them by name, sorted by name; `signature` is the default one of them. At most
+    /// [`ENTRIES_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub entries: Vec<DescribedEntry>,
     /// Nanoseconds that a row takes, measured when the model was warmed up; 0 where nothing could be tried.
     #[serde(default)]
     pub row_cost_ns: u64,
@@ -343,6 +352,49 @@ pub struct DescribedTensor {
     pub dtype: String,
     /// Dimensions after the rows; `null` is any.
     pub row: Vec<Option<usize>>,
+    /// Whether there are rows at all: `whole` has none, so that `row` are all dimensions, and `any` may have any
+    /// dimensions.
+    #[serde(default, with = "DimsName", skip_serializing_if = "is_rows")]
+    pub dims: Dims,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Dims", rename_all = "lowercase")]
+enum DimsName {
+    Rows,
+    Whole,
+    Any,
+}
+
+fn is_rows(dims: &Dims) -> bool {
+    *dims == Dims::Rows
+}
+
+/// A signature with its name and purpose on the wire.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DescribedEntry {
+    /// Its name.
+    pub name: String,
+    /// Its purpose.
+    pub method: String,
+    /// What it takes and gives.
+    pub signature: Described,
+}
+
+impl From<&Entry> for DescribedEntry {
+    fn from(entry: &Entry) -> Self {
+        let Entry { name, method, signature } = entry;
+        Self { name: name.clone(), method: method.clone(), signature: signature.into() }
+    }
+}
+
+impl TryFrom<DescribedEntry> for Entry {
+    type Error = String;
+
+    fn try_from(described: DescribedEntry) -> Result<Self, String> {
+        let DescribedEntry { name, method, signature } = described;
+        Ok(Self { name, method, signature: signature.try_into()? })
+    }
 }
 
 impl From<&Signature> for Described {
@@ -351,6 +403,7 @@ impl From<&Signature> for Described {
             name: spec.name.clone(),
             dtype: spec.dtype.v2_name().to_owned(),
             row: spec.row.clone(),
+            dims: spec.dims,
         };
         Self {
             inputs: signature.inputs.iter().map(tensor).collect(),
@@ -365,15 +418,17 @@ impl TryFrom<Described> for Signature {
 
     fn try_from(described: Described) -> Result<Self, String> {
         let tensor = |spec: DescribedTensor| match DType::of_v2_name(spec.dtype.as_bytes()) {
-            _ if spec.row.len() >= RANK_MAX => {
+            _ if spec.row.len() + usize::from(is_rows(&spec.dims)) > RANK_MAX => {
                 Err(format!("{:?} has more than {RANK_MAX} dimensions", spec.name))
             }
-            Some(dtype) => Ok(TensorSpec { name: spec.name, dtype, row: spec.row }),
+            Some(dtype) => Ok(TensorSpec { name: spec.name, dtype, row: spec.row, dims: spec.dims }),
             None => Err(format!("{:?} is of the type {:?}, which is none", spec.name, spec.dtype)),
         };
+        if described.outputs.is_empty() {
+            return Err("a signature without outputs".to_owned());
+        }
         let tensors = |specs: Vec<DescribedTensor>| -> Result<Vec<TensorSpec>, String> {
             match specs.len() {
-                0 => Err("a signature without inputs or outputs".to_owned()),
                 count if count > TENSORS_MAX => {
                     Err(format!("{count} tensors, at most {TENSORS_MAX} can be passed"))
                 }
@@ -405,7 +460,8 @@ mod tests {
             place_of(DType::Text, &[2], 64, 9),
             place_of(DType::I64, &[], 128, 8),
         ];
-        let header = Header { detail: Verb::Document as u8, rows: 2, mark: 192, ..Header::new(Kind::Run, 7) };
+        let detail = Verb::Document as u8;
+        let header = Header { detail, entry: 3, rows: 2, mark: 192, ..Header::new(Kind::Run, 7) };
         let (mut packet, mut read_places) = (Vec::new(), Vec::new());
         write(&mut packet, &header, &places);
         assert_eq!(read(&packet, &mut read_places), Ok(Packet::Tensors(header)));

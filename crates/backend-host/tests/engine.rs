@@ -47,7 +47,7 @@ impl Engine for Adder {
         if load.path != "/sums" {
             return Err(format!("{} is not /sums", load.path));
         }
-        let spec = |name: &str, row| TensorSpec { name: name.into(), dtype: DType::F64, row };
+        let spec = |name: &str, row: Vec<Option<usize>>| TensorSpec::new(name, DType::F64, row);
         let signature = Signature {
             inputs: vec![spec("input-0", vec![Some(3)])],
             outputs: vec![spec("output-0", Vec::new())],

@@ -129,6 +129,13 @@ impl Arena {
         self.extend(bytes);
     }
 
+    /// A text of several parts.
+    pub(crate) fn push_text_of(&mut self, parts: &[&[u8]]) {
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        self.push(u32::try_from(len).unwrap_or(u32::MAX));
+        parts.iter().for_each(|part| self.extend(part));
+    }
+
     pub(crate) fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
     }

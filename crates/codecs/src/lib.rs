@@ -3,6 +3,7 @@
 //! * [`v1`]: KServe's V1 JSON (`{"instances": …}` to `{"predictions": …}`);
 //! * [`v2`]: the Open Inference Protocol's JSON and its binary tensor extension;
 //! * [`tfs`]: TensorFlow Serving's REST bodies;
+//! * [`saved_model`]: the signatures in TensorFlow's files;
 //! * [`textproto`]: the text format of configuration files;
 //! * [`grpc`]: the messages of the gRPC services of both, of health and of reflection.
 //!
@@ -17,6 +18,7 @@ mod emit;
 mod fill;
 pub mod grpc;
 pub mod json;
+pub mod saved_model;
 pub mod textproto;
 pub mod tfs;
 pub mod v1;

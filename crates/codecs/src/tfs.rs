@@ -7,6 +7,7 @@
 //!
 //! NaN and the infinities are written as words both ways, as TensorFlow Serving does. Not here: paths, codes, models.
 
+mod serialised;
 mod write;
 
 use std::borrow::Cow;
@@ -17,6 +18,7 @@ use crate::call::{Call, Input, Span, Wrong};
 use crate::fill::{Found, Rules, read};
 use crate::json::{Cursor, JsonError};
 
+pub use serialised::serialised_examples;
 pub use write::{
     VersionStatus, write_classifications, write_columns, write_error, write_metadata, write_regressions,
     write_rows, write_status,

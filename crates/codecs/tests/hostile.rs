@@ -11,8 +11,7 @@ use models::{DType, Signature, TensorSpec};
 use proptest::prelude::*;
 
 fn signatures() -> Vec<Signature> {
-    let spec =
-        |name: &str, dtype, row: &[Option<usize>]| TensorSpec { name: name.into(), dtype, row: row.to_vec() };
+    let spec = |name: &str, dtype, row: &[Option<usize>]| TensorSpec::new(name, dtype, row);
     let with = |inputs, columns: &[&str]| Signature {
         inputs,
         outputs: Vec::new(),

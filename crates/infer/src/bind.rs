@@ -13,7 +13,7 @@
 //! Not here: reading bodies (`codecs`).
 
 use codecs::call::View;
-use models::{DType, Tensor, TensorSpec};
+use models::{DType, Dims, Tensor, TensorSpec};
 
 use crate::evaluate::Inputs;
 use crate::refusal::{Reason, Refusal};
@@ -52,6 +52,7 @@ impl Binder {
         let signature = served.backend.signature();
         match signature.inputs.as_slice() {
             [only] if view.len() == 1 => self.single(served, only, view),
+            inputs if !signature.is_batched() => self.by_name(served, inputs, view),
             [only] if is_width(only, view.len()) && served.personality != Personality::Triton => {
                 self.join(served, only, view)
             }
@@ -97,6 +98,9 @@ impl Binder {
             return Err(wrong(served, &text));
         }
         self.rows = rows_of(served, spec, view.dims(0))?;
+        if !served.backend.signature().is_batched() {
+            self.rows = 1;
+        }
         let Some(tensor) = view.tensor(0) else { return Err(wrong(served, "a tensor is malformed")) };
         if convertible(served, spec, tensor.dtype())? || !is_in_place(&tensor) {
             self.plan = Plan::Converted;
@@ -165,7 +169,7 @@ impl Binder {
                 )
             })?;
             let own = rows_of(served, spec, view.dims(place))?;
-            if *rows.get_or_insert(own) != own {
+            if served.backend.signature().is_batched() && *rows.get_or_insert(own) != own {
                 let text = format!(
                     "input {:?} has {own} rows, the inputs before have {}",
                     spec.name,
@@ -179,7 +183,7 @@ impl Binder {
             let text = format!("expected {} inputs, got {}: one is there twice", inputs.len(), view.len());
             return Err(wrong(served, &text));
         }
-        self.rows = rows.unwrap_or(0);
+        self.rows = rows.unwrap_or(usize::from(!served.backend.signature().is_batched()));
         Ok(self.rows)
     }
 
@@ -265,19 +269,22 @@ fn is_in_place(tensor: &Tensor<'_>) -> bool {
     }
 }
 
-/// Checks a tensor's dimensions and returns its rows.
+/// Checks a tensor's dimensions and returns its rows; what has none counts as one.
 fn rows_of(served: &Served, spec: &TensorSpec, dims: &[usize]) -> Result<usize, Refusal> {
-    if let [rows, inner @ ..] = dims {
-        let same = inner.len() == spec.row.len()
-            && inner.iter().zip(&spec.row).all(|(dim, known)| known.is_none_or(|known| known == *dim));
+    let same = spec.fits(dims);
+    if spec.dims != Dims::Rows && same {
+        return Ok(1);
+    }
+    if let [rows, inner @ ..] = dims
+        && spec.dims == Dims::Rows
+    {
         // Rows without numbers would cost a few bytes each to claim and much to answer.
         let hollow = *rows > 0 && inner.contains(&0);
         if !hollow && (same || (spec.row.is_empty() && inner == [1])) {
             return Ok(*rows);
         }
     }
-    let known = spec.row.iter().map(|dim| dim.map_or(-1, |dim| i64::try_from(dim).unwrap_or(i64::MAX)));
-    let expected: Vec<i64> = std::iter::once(-1).chain(known).collect();
+    let expected: Vec<i64> = spec.shape().collect();
     Err(wrong(served, &format!("input {:?}: expected the shape {expected:?}, got {dims:?}", spec.name)))
 }
 

@@ -105,6 +105,8 @@ async fn small<P: Protocol>(
     metrics: &Metrics,
 ) -> Result<(), Refusal> {
     let start = Instant::now();
+    let other = choose(protocol, served, body)?;
+    let served = other.as_ref().unwrap_or(served);
     let asked = protocol.parse(served, Message { body, meta });
     let parsed = Instant::now();
     metrics.preprocess.observe(parsed - start);
@@ -115,6 +117,11 @@ async fn small<P: Protocol>(
     protocol.write(served, body, outputs, reply)?;
     metrics.postprocess.observe(evaluated.elapsed());
     Ok(())
+}
+
+/// The signature that the body asks for, where there is a choice and it is not the default one.
+fn choose<P: Protocol>(protocol: &P, served: &Served, body: &[u8]) -> Result<Option<Arc<Served>>, Refusal> {
+    if served.has_others() { protocol.choose(served, body) } else { Ok(None) }
 }
 
 async fn evaluate_on_loop<P: Protocol>(
@@ -171,6 +178,9 @@ struct Job<P> {
 impl<P: Protocol> Job<P> {
     fn all(&mut self) -> Result<(), Refusal> {
         let start = Instant::now();
+        if let Some(other) = choose(&self.protocol, &self.served, &self.body)? {
+            self.served = other;
+        }
         let asked = self.protocol.parse(&self.served, Message { body: &self.body, meta: &self.meta });
         let parsed = Instant::now();
         self.metrics.preprocess.observe(parsed - start);

@@ -9,6 +9,7 @@
 //!
 //! Not here: HTTP (`http`, `connection`), what a path means (`routes`).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use models::Outputs;
@@ -75,6 +76,13 @@ impl Reply {
 
 /// A protocol's way from a body to a reply.
 pub(crate) trait Protocol: Default + Send + 'static {
+    /// The signature of the version that the body asks for, where that is another than the default one. `served` has
+    /// more than one.
+    fn choose(&self, served: &Served, body: &[u8]) -> Result<Option<Arc<Served>>, Refusal> {
+        let _ = (served, body);
+        Ok(None)
+    }
+
     /// Reads the body into the value's buffers.
     fn parse(&mut self, served: &Served, message: Message<'_>) -> Result<Asked, Refusal>;
 

@@ -3,13 +3,16 @@
 //! A [`Served`] is immutable and shared: requests hold it while they run, and the version that was replaced goes
 //! when its last request ends. Freeing a large model takes long, so that is done by a thread of its own.
 //!
+//! A version whose model has several signatures is a [`Served`] for each: the default one, which is found by the model's
+//! name, knows the others.
+//!
 //! Not here: reading model files (`load`), which versions there are (`repository`).
 
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use models::Backend;
+use models::{Backend, Dims, Entry, Through};
 
 use crate::explain::Origin;
 
@@ -49,6 +52,11 @@ impl Kept {
     pub fn new(backend: Box<dyn Backend>) -> Self {
         Self(Some(backend))
     }
+
+    /// The backend itself, of a value that is dropped next.
+    fn take(&mut self) -> Box<dyn Backend> {
+        self.0.take().expect("it is taken once")
+    }
 }
 
 impl Deref for Kept {
@@ -61,27 +69,53 @@ impl Deref for Kept {
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        let backend = self.0.take();
+        let Some(backend) = self.0.take() else { return };
         // Where no thread can be had, the closure and with it the backend is dropped here.
         let _ = std::thread::Builder::new().name("free".into()).spawn(move || drop(backend));
     }
 }
 
-/// Tells when the last request that held a version ended.
+/// Tells when the last request that held a version ended. All signatures of a version share it.
 #[derive(Default)]
-pub(crate) struct Gone(Option<Box<dyn Fn() + Send + Sync>>);
+pub(crate) struct Gone(OnceLock<Box<dyn Fn() + Send + Sync>>);
 
 impl Gone {
-    pub(crate) fn new(tell: impl Fn() + Send + Sync + 'static) -> Self {
-        Self(Some(Box::new(tell)))
+    /// Says once who is told.
+    pub(crate) fn tell(&self, tell: impl Fn() + Send + Sync + 'static) {
+        let _ = self.0.set(Box::new(tell));
     }
 }
 
 impl Drop for Gone {
     fn drop(&mut self) {
-        if let Some(tell) = &self.0 {
+        if let Some(tell) = self.0.get() {
             tell();
         }
+    }
+}
+
+/// The signature that a [`Served`] answers.
+#[derive(Debug, Clone)]
+pub struct Named {
+    /// Its name.
+    pub name: String,
+    /// Its purpose, in TensorFlow Serving's words; `None` where the model knows no purposes and whatever its outputs
+    /// allow is answered.
+    pub method: Option<String>,
+    /// Its only input takes serialised examples.
+    pub takes_examples: bool,
+}
+
+impl Named {
+    /// The purpose as metadata shows it.
+    pub fn method(&self) -> &str {
+        self.method.as_deref().unwrap_or(models::PREDICT)
+    }
+}
+
+impl Default for Named {
+    fn default() -> Self {
+        Self { name: models::DEFAULT_ENTRY.into(), method: None, takes_examples: false }
     }
 }
 
@@ -116,20 +150,43 @@ pub struct Served {
     pub about: About,
     /// What `:explain` reads.
     pub origin: Option<Origin>,
+    /// Which of the model's signatures it is.
+    pub named: Named,
+    /// The model's other signatures, sorted by name. Only the default one has any.
+    others: Vec<Arc<Served>>,
     /// Who is told of its end.
-    pub(crate) gone: Gone,
+    pub(crate) gone: Arc<Gone>,
 }
 
 impl Served {
-    /// A version around a backend.
+    /// A version around a backend, with all its signatures.
     pub fn new(
         name: Arc<str>,
         version: Option<u64>,
         personality: Personality,
         backend: Box<dyn Backend>,
     ) -> Self {
+        let mut served = Self::single(name, version, personality, backend);
+        if served.backend.entries().is_empty() {
+            return served;
+        }
+        let whole: Arc<dyn Backend> = Arc::from(served.backend.take());
+        let mut all: Vec<Self> =
+            Through::all(&whole).into_iter().map(|through| served.signed(through)).collect();
+        let default = all.swap_remove(models::default_entry(whole.entries()));
+        served = default;
+        served.others = all.into_iter().map(Arc::new).collect();
+        served
+    }
+
+    fn single(
+        name: Arc<str>,
+        version: Option<u64>,
+        personality: Personality,
+        backend: Box<dyn Backend>,
+    ) -> Self {
         let width = match backend.signature().inputs.as_slice() {
-            [only] => match only.row.as_slice() {
+            [only] if only.dims == Dims::Rows => match only.row.as_slice() {
                 [width] => width.unwrap_or(0),
                 _ => 0,
             },
@@ -143,8 +200,39 @@ impl Served {
             width,
             about: About::default(),
             origin: None,
-            gone: Gone::default(),
+            named: Named::default(),
+            others: Vec::new(),
+            gone: Arc::default(),
         }
+    }
+
+    /// One signature of the same version.
+    fn signed(&self, through: Through) -> Self {
+        let Entry { name, method, .. } = through.entry();
+        let named = Named {
+            name: name.clone(),
+            method: Some(method.clone()),
+            takes_examples: through.entry().takes_examples(),
+        };
+        let served = Self::single(self.name.clone(), self.version, self.personality, Box::new(through));
+        Self { named, gone: self.gone.clone(), ..served }
+    }
+
+    /// All signatures of the version, sorted by name.
+    pub fn signatures(&self) -> Vec<&Self> {
+        let mut all: Vec<&Self> = self.others.iter().map(|other| &**other).chain([self]).collect();
+        all.sort_by(|one, other| one.named.name.cmp(&other.named.name));
+        all
+    }
+
+    /// Whether a request has to say which signature it means, unless it is the default one.
+    pub fn has_others(&self) -> bool {
+        !self.others.is_empty()
+    }
+
+    /// The signature of that name among those beside this one.
+    pub fn other(&self, name: &str) -> Option<&Arc<Served>> {
+        self.others.iter().find(|other| other.named.name == name)
     }
 }
 
@@ -152,5 +240,87 @@ impl std::fmt::Debug for Served {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", self.name)?;
         self.version.map_or(Ok(()), |version| write!(f, "/{version}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+    use models::{BackendError, Batch, CLASSIFY, DType, Outputs, PREDICT, Signature, TensorSpec};
+
+    use super::*;
+
+    /// Answers the place of the signature that was asked.
+    struct Several(Vec<Entry>);
+
+    impl Backend for Several {
+        fn signature(&self) -> &Signature {
+            &self.0[models::default_entry(&self.0)].signature
+        }
+
+        fn row_cost_ns(&self) -> u64 {
+            7
+        }
+
+        fn run(&self, batch: &Batch<'_>, outputs: &mut Outputs) -> Result<(), BackendError> {
+            self.run_entry(models::default_entry(&self.0), batch, outputs)
+        }
+
+        fn entries(&self) -> &[Entry] {
+            &self.0
+        }
+
+        fn run_entry(&self, entry: usize, _: &Batch<'_>, outputs: &mut Outputs) -> Result<(), BackendError> {
+            outputs.numbers::<u64>(models::Shape::new(&[1]).expect("small"))[0] = entry as u64;
+            Ok(())
+        }
+    }
+
+    fn several() -> Served {
+        let entry = |name: &str, method: &str, dtype| {
+            let inputs = vec![TensorSpec::new(name, dtype, [])];
+            let signature = Signature { inputs, outputs: Vec::new(), columns: Vec::new() };
+            Entry { name: name.into(), method: method.into(), signature }
+        };
+        let entries = vec![
+            entry("classes", CLASSIFY, DType::Text),
+            entry("serving_default", PREDICT, DType::F32),
+            entry("zeros", PREDICT, DType::F32),
+        ];
+        Served::new("m".into(), Some(3), Personality::TfServing, Box::new(Several(entries)))
+    }
+
+    fn answer(served: &Served) -> u64 {
+        let mut outputs = Outputs::new();
+        served.backend.run(&Batch { rows: 1, inputs: &[] }, &mut outputs).expect("an answer");
+        outputs.tensors()[0].slice::<u64>().expect("a number")[0]
+    }
+
+    #[test]
+    fn each_signature_answers_under_its_name() {
+        let served = several();
+        let names: Vec<&str> = served.signatures().iter().map(|one| &*one.named.name).collect();
+        assert_eq!(names, ["classes", "serving_default", "zeros"]);
+        assert_eq!(answer(&served), 1);
+        let classes = served.other("classes").expect("it is there");
+        assert_eq!((answer(classes), classes.version, classes.named.takes_examples), (0, Some(3), true));
+        assert_eq!(answer(served.other("zeros").expect("it is there")), 2);
+        assert!(served.other("serving_default").is_none() && served.other("ones").is_none());
+    }
+
+    #[test]
+    fn a_version_has_ended_when_the_last_of_its_signatures_has() {
+        let ended = Arc::new(AtomicUsize::new(0));
+        let served = several();
+        let own = ended.clone();
+        served.gone.tell(move || {
+            own.fetch_add(1, SeqCst);
+        });
+        let zeros = served.other("zeros").expect("it is there").clone();
+        drop(served);
+        assert_eq!(ended.load(SeqCst), 0);
+        drop(zeros);
+        assert_eq!(ended.load(SeqCst), 1);
     }
 }

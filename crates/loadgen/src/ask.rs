@@ -116,8 +116,8 @@ fn of_v2(document: &Value) -> Option<Signature> {
         let dtype = DType::of_v2_name(input.get("datatype")?.as_str()?.as_bytes())?;
         let shape = input.get("shape")?.as_array()?;
         let size = |size: &Value| size.as_u64().map(|size| size as usize).filter(|size| *size > 0);
-        let row = shape.iter().skip(1).map(size).collect();
-        Some(TensorSpec { name: input.get("name")?.as_str()?.to_owned(), dtype, row })
+        let row: Vec<_> = shape.iter().skip(1).map(size).collect();
+        Some(TensorSpec::new(input.get("name")?.as_str()?, dtype, row))
     };
     let inputs: Option<Vec<TensorSpec>> = document.get("inputs")?.as_array()?.iter().map(input).collect();
     made(inputs?)
@@ -137,7 +137,7 @@ fn of_tfs(document: &Value) -> Option<Signature> {
         };
         let dims = input.get("tensor_shape")?.get("dim")?.as_array()?;
         let size = |dim: &Value| dim.get("size")?.as_str()?.parse().ok().filter(|size| *size > 0_usize);
-        Some(TensorSpec { name: name.clone(), dtype, row: dims.iter().skip(1).map(size).collect() })
+        Some(TensorSpec::new(name.clone(), dtype, dims.iter().skip(1).map(size).collect::<Vec<_>>()))
     };
     made(inputs.iter().map(input).collect::<Option<Vec<_>>>()?)
 }

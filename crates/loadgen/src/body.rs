@@ -92,7 +92,7 @@ fn invented(signature: &Signature, batch: usize) -> std::result::Result<Table, S
 
 /// A signature made of the data itself.
 fn as_it_is(table: &Table) -> Signature {
-    let spec = |name: &str, dtype, row| models::TensorSpec { name: name.into(), dtype, row };
+    let spec = |name: &str, dtype, row: Vec<Option<usize>>| models::TensorSpec::new(name, dtype, row);
     let has_texts = table.columns().iter().any(|column| matches!(column, Column::Texts(_)));
     let inputs = match (table.names(), has_texts) {
         (Some(names), true) => {
@@ -250,7 +250,7 @@ mod tests {
     use models::TensorSpec;
 
     fn one_input() -> Signature {
-        let input = TensorSpec { name: "input-0".into(), dtype: DType::F64, row: vec![Some(2)] };
+        let input = TensorSpec::new("input-0", DType::F64, [Some(2)]);
         Signature { inputs: vec![input], outputs: Vec::new(), columns: Vec::new() }
     }
 

@@ -6,7 +6,20 @@
 //!
 //! Not here: loading (`sklearn`), queues and batches (`infer`).
 
+use crate::entry::Entry;
 use crate::tensor::{DType, Outputs, Tensor};
+
+/// What is known of a tensor's dimensions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Dims {
+    /// The rows, then [`TensorSpec::row`].
+    #[default]
+    Rows,
+    /// [`TensorSpec::row`] are all: the tensor has no rows.
+    Whole,
+    /// Nothing: any number of dimensions of any size.
+    Any,
+}
 
 /// What one input or output is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +30,34 @@ pub struct TensorSpec {
     pub dtype: DType,
     /// Dimensions after the rows; `None` is any.
     pub row: Vec<Option<usize>>,
+    /// Whether there are rows at all.
+    pub dims: Dims,
+}
+
+impl TensorSpec {
+    /// A tensor of rows.
+    pub fn new(name: impl Into<String>, dtype: DType, row: impl Into<Vec<Option<usize>>>) -> Self {
+        Self { name: name.into(), dtype, row: row.into(), dims: Dims::Rows }
+    }
+
+    /// All dimensions as metadata shows them: the rows and what may vary are -1. A tensor of any dimensions has none
+    /// to show.
+    pub fn shape(&self) -> impl Iterator<Item = i64> + Clone {
+        let known = self.row.iter().map(|dim| dim.and_then(|dim| i64::try_from(dim).ok()).unwrap_or(-1));
+        (self.dims == Dims::Rows).then_some(-1).into_iter().chain(known)
+    }
+
+    /// Whether a tensor may have these dimensions.
+    pub fn fits(&self, dims: &[usize]) -> bool {
+        let known = match (self.dims, dims) {
+            (Dims::Any, _) => return true,
+            (Dims::Whole, all) => all,
+            (Dims::Rows, [_, rest @ ..]) => rest,
+            (Dims::Rows, []) => return false,
+        };
+        known.len() == self.row.len()
+            && known.iter().zip(&self.row).all(|(dim, own)| own.is_none_or(|own| own == *dim))
+    }
 }
 
 /// What a model takes and gives.
@@ -30,7 +71,16 @@ pub struct Signature {
     pub columns: Vec<String>,
 }
 
-/// Rows to evaluate together. The first dimension of every tensor is `rows`.
+impl Signature {
+    /// Whether every tensor has rows, so that calls may be put together and cut apart. Where one has none, a call is
+    /// evaluated as it came and counts as one row.
+    pub fn is_batched(&self) -> bool {
+        self.inputs.iter().chain(&self.outputs).all(|spec| spec.dims == Dims::Rows)
+    }
+}
+
+/// Rows to evaluate together. The first dimension of every tensor is `rows`, where the signature is batched; else
+/// `rows` is 1 and each tensor has its own dimensions.
 #[derive(Debug, Clone, Copy)]
 pub struct Batch<'a> {
     /// How many rows.
@@ -87,5 +137,17 @@ pub trait Backend: Send + Sync {
     /// documents. The answer is appended to `answer`, which a failure leaves as it was.
     fn answer_document(&self, _document: &[u8], _answer: &mut Vec<u8>) -> Result<(), BackendError> {
         Err(BackendError::Input("the model takes tensors, not documents".into()))
+    }
+
+    /// All signatures of a model that has them by name, the default one among them, sorted by name; fixed for the life
+    /// of the value. Others have none, and [`Backend::signature`] is all there is.
+    fn entries(&self) -> &[Entry] {
+        &[]
+    }
+
+    /// Runs one batch of the signature at this place in [`Backend::entries`], by the rules of [`Backend::run`].
+    fn run_entry(&self, entry: usize, batch: &Batch<'_>, outputs: &mut Outputs) -> Result<(), BackendError> {
+        let _ = (batch, outputs);
+        Err(BackendError::Internal(format!("the model has no signature {entry}")))
     }
 }

@@ -18,6 +18,7 @@ mod container;
 pub mod contract;
 mod document;
 mod engines;
+mod entry;
 mod error;
 pub mod explain;
 mod graph;
@@ -35,8 +36,9 @@ mod tensor;
 mod trees;
 mod xgboost;
 
-pub use backend::{Backend, BackendError, Batch, Signature, TensorSpec};
+pub use backend::{Backend, BackendError, Batch, Dims, Signature, TensorSpec};
 pub use engines::{Engines, Hosted, Wanted};
+pub use entry::{CLASSIFY, DEFAULT_ENTRY, Entry, PREDICT, REGRESS, Through, default_entry};
 pub use error::LoadError;
 pub use inspect::{Format, Inspection, Line, Loaded, inspect, inspect_bytes, load, load_bytes};
 pub use limits::Limits;

@@ -113,10 +113,9 @@ impl Onnx {
             ));
         }
         let engine = engine(bytes, &model)?;
-        let spec = |(info, input): (&&ValueInfo, &(Elem, bool, Vec<Option<usize>>))| TensorSpec {
-            name: info.name.clone(),
-            dtype: dtype(input.0).expect("it was checked"),
-            row: input.2.clone(),
+        let spec = |(info, input): (&&ValueInfo, &(Elem, bool, Vec<Option<usize>>))| {
+            let dtype = dtype(input.0).expect("it was checked");
+            TensorSpec::new(info.name.clone(), dtype, input.2.clone())
         };
         let signature = Signature {
             inputs: infos.iter().zip(&inputs).map(spec).collect(),
@@ -187,8 +186,8 @@ impl Onnx {
                         value.dims
                     )));
                 }
-                let row = value.dims[1..].iter().map(|size| (!free).then_some(*size)).collect();
-                Ok(TensorSpec { name: info.name.clone(), dtype, row })
+                let row: Vec<_> = value.dims[1..].iter().map(|size| (!free).then_some(*size)).collect();
+                Ok(TensorSpec::new(info.name.clone(), dtype, row))
             })
             .collect()
     }

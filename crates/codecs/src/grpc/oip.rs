@@ -413,18 +413,12 @@ pub fn encode_metadata(
             put_message(out, field, |out| {
                 put_bytes(out, 1, spec.name.as_bytes());
                 put_bytes(out, 2, spec.dtype.v2_name().as_bytes());
-                put_shape(out, dims_of(spec));
+                put_shape(out, spec.shape());
             });
         }
     };
     all(4, &signature.inputs);
     all(5, &signature.outputs);
-}
-
-/// The dimensions in metadata: the rows and what may vary are -1.
-pub fn dims_of(spec: &TensorSpec) -> impl Iterator<Item = i64> + Clone {
-    let inner = spec.row.iter().map(|dim| dim.and_then(|dim| i64::try_from(dim).ok()).unwrap_or(-1));
-    std::iter::once(-1).chain(inner)
 }
 
 /// Triton's number of a type in `model_config.proto`.
@@ -461,10 +455,10 @@ pub fn encode_config(out: &mut Vec<u8>, name: &str, platform: &str, batch_max: u
                     // Inputs have `format` as field 3, outputs their dimensions.
                     let place = if field == 5 { 4 } else { 3 };
                     let skip = usize::from(batch_max > 0);
-                    let len: usize = dims_of(spec).skip(skip).map(|dim| varint_len(dim as u64)).sum();
+                    let len: usize = spec.shape().skip(skip).map(|dim| varint_len(dim as u64)).sum();
                     if len > 0 {
                         put_len(out, place, len);
-                        dims_of(spec).skip(skip).for_each(|dim| put_varint(out, dim as u64));
+                        spec.shape().skip(skip).for_each(|dim| put_varint(out, dim as u64));
                     }
                 });
             }

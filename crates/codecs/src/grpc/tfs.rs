@@ -6,7 +6,7 @@
 //!
 //! Requests with examples are read in two steps, as in [`crate::tfs`]: which model, then its inputs by name.
 
-use models::{DType, RANK_MAX, Shape, Signature, Tensor, TensorSpec};
+use models::{DType, Dims, RANK_MAX, Shape, Signature, Tensor, TensorSpec};
 
 use super::oip::{entry, span_of};
 use crate::call::{Call, Input, Span, Wanted, Wrong};
@@ -16,8 +16,10 @@ use crate::wire::{
     put_varint, varint_len,
 };
 
+mod serialised;
 mod status;
 
+pub use serialised::decode_serialised_examples;
 pub use status::{ModelOrder, VersionPolicy, decode_reload, encode_reload, encode_versions, metadata_fields};
 
 /// Bytes that repeated last values may take in one request.
@@ -594,9 +596,10 @@ fn put_signature(out: &mut Vec<u8>, signature: &Signature, method: &str) {
                     put_bytes(out, 1, spec.name.as_bytes());
                     put_int(out, 2, u64::from(tf_type(spec.dtype).0));
                     put_message(out, 3, |out| {
-                        for dim in super::oip::dims_of(spec) {
+                        for dim in spec.shape() {
                             put_message(out, 2, |out| put_int(out, 1, dim as u64));
                         }
+                        put_int(out, 3, u64::from(spec.dims == Dims::Any));
                     });
                 });
             });

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn spec(name: &str, dtype: DType, row: &[Option<usize>]) -> TensorSpec {
-    TensorSpec { name: name.into(), dtype, row: row.to_vec() }
+    TensorSpec::new(name, dtype, row)
 }
 
 fn signature(inputs: Vec<TensorSpec>, columns: &[&str]) -> Signature {

@@ -1,6 +1,6 @@
 //! The answers of TensorFlow Serving's REST API.
 
-use models::{Signature, Tensor, TensorSpec};
+use models::{Dims, Signature, Tensor, TensorSpec};
 
 use super::tf_type;
 use crate::emit::{Style, nested};
@@ -201,13 +201,15 @@ fn infos(out: &mut Vec<u8>, specs: &[TensorSpec]) {
         push_text(out, &spec.name);
         out.extend_from_slice(b":{\"dtype\":\"");
         out.extend_from_slice(tf_type(spec.dtype).1.as_bytes());
-        out.extend_from_slice(b"\",\"tensor_shape\":{\"dim\":[{\"size\":\"-1\",\"name\":\"\"}");
-        for dim in &spec.row {
-            out.extend_from_slice(b",{\"size\":\"");
-            push_i64(out, dim.and_then(|dim| i64::try_from(dim).ok()).unwrap_or(-1));
+        out.extend_from_slice(b"\",\"tensor_shape\":{\"dim\":[");
+        for (place, dim) in spec.shape().enumerate() {
+            out.extend_from_slice(if place == 0 { b"{\"size\":\"" } else { b",{\"size\":\"" });
+            push_i64(out, dim);
             out.extend_from_slice(b"\",\"name\":\"\"}");
         }
-        out.extend_from_slice(b"],\"unknown_rank\":false},\"name\":");
+        out.extend_from_slice(b"],\"unknown_rank\":");
+        out.extend_from_slice(if spec.dims == Dims::Any { b"true" } else { b"false" });
+        out.extend_from_slice(b"},\"name\":");
         push_text(out, &spec.name);
         out.push(b'}');
     }

@@ -23,11 +23,7 @@ impl Backend for Takes {
 }
 
 fn served(inputs: &[(&str, DType, &[Option<usize>])], columns: &[&str], personality: Personality) -> Served {
-    let spec = |(name, dtype, row): &(&str, DType, &[Option<usize>])| TensorSpec {
-        name: (*name).to_owned(),
-        dtype: *dtype,
-        row: row.to_vec(),
-    };
+    let spec = |(name, dtype, row): &(&str, DType, &[Option<usize>])| TensorSpec::new(*name, *dtype, *row);
     let signature = Signature {
         inputs: inputs.iter().map(spec).collect(),
         outputs: Vec::new(),

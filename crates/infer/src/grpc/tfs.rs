@@ -8,9 +8,9 @@ use bytes::Bytes;
 use codecs::call::Call;
 use codecs::grpc::frame;
 use codecs::grpc::tfs::{
-    Answered, decode_examples, decode_multi, decode_predict, decode_reload, decode_target, encode_metadata,
-    encode_predict, encode_reload, encode_status, metadata_fields, put_answered, put_classifications,
-    put_regressions,
+    Answered, decode_examples, decode_multi, decode_predict, decode_reload, decode_serialised_examples,
+    decode_target, encode_metadata, encode_predict, encode_reload, encode_status, metadata_fields,
+    put_answered, put_classifications, put_regressions,
 };
 use codecs::wire::{put_bytes_always, put_message};
 use models::{Outputs, Tensor};
@@ -25,9 +25,7 @@ use crate::http::Meta;
 use crate::refusal::{Reason, Refusal};
 use crate::repository::{NotServed, Which};
 use crate::routes::tfs as routes;
-use crate::routes::tfs::{
-    METHOD, SIGNATURE, check_signature, classes, refusal_of, regressions, states, version_number,
-};
+use crate::routes::tfs::{check_method, classes, refusal_of, regressions, states, version_number};
 use crate::routes::v1::malformed as wrong_message;
 use crate::served::Served;
 
@@ -48,13 +46,15 @@ impl Protocol for Tensors {
         match self.which {
             TfsCall::Predict => decode_predict(body, &mut self.call).map_err(wrong_message)?,
             TfsCall::Classify | TfsCall::Regress => {
+                check_method(served, self.which)?;
                 let request = decode_target(body, &mut self.call).map_err(wrong_message)?;
                 let signature = served.backend.signature();
-                decode_examples(request.input, body, signature, &mut self.call).map_err(wrong_message)?;
+                let decode =
+                    if served.named.takes_examples { decode_serialised_examples } else { decode_examples };
+                decode(request.input, body, signature, &mut self.call).map_err(wrong_message)?;
             }
         }
         let view = self.call.view(body);
-        check_signature(view.signature())?;
         self.rows = self.binder.bind(served, view)?;
         Ok(Asked { rows: self.rows, ..Asked::default() })
     }
@@ -136,7 +136,11 @@ impl Tensors {
 }
 
 fn answered(served: &Served) -> Answered<'_> {
-    Answered { name: &served.name, version: Some(version_number(served.version)), signature: SIGNATURE }
+    Answered {
+        name: &served.name,
+        version: Some(version_number(served.version)),
+        signature: &served.named.name,
+    }
 }
 
 /// The version that a request's `ModelSpec` asks for.
@@ -174,6 +178,8 @@ async fn run(context: &Context, body: Bytes, meta: &Meta, which: TfsCall, is_tas
     let Scratch { tfs, outputs, reply, .. } = &mut *scratch;
     decode_target(&body, &mut tfs.call).map_err(wrong_message)?;
     let served = find(context, &tfs.call, &body, meta).await?;
+    let other = routes::signature(&served, tfs.call.view(&body).signature())?;
+    let served = other.unwrap_or(served);
     tfs.which = which;
     tfs.is_task = is_task;
     let outcome = evaluate(context, tfs, outputs, reply, &served, body, meta).await;
@@ -237,7 +243,7 @@ async fn metadata(context: &Context, body: &Bytes, meta: &Meta) -> Outcome {
         return Err(Refusal::new(Reason::Malformed, text));
     }
     let served = find(context, &call, body, meta).await?;
-    let signatures = [(SIGNATURE, served.backend.signature(), METHOD)];
+    let signatures = routes::signatures(&served);
     let spec = Answered { signature: "", ..answered(&served) };
     Ok(message(|out| encode_metadata(out, spec, &signatures)))
 }

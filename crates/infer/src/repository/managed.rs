@@ -343,7 +343,7 @@ mod tests {
     }
 
     fn served() -> Arc<Served> {
-        let spec = TensorSpec { name: "input-0".into(), dtype: DType::F64, row: vec![Some(1)] };
+        let spec = TensorSpec::new("input-0", DType::F64, [Some(1)]);
         let signature = Signature { inputs: vec![spec.clone()], outputs: vec![spec], columns: Vec::new() };
         Arc::new(Served::new("m".into(), None, Default::default(), Box::new(Nothing(signature))))
     }

@@ -25,7 +25,7 @@ use super::reading::order;
 use crate::config::{Config, Loading, Model, Source, scan};
 use crate::load::Order;
 use crate::refusal::{Reason, Refusal};
-use crate::served::{Gone, Served};
+use crate::served::Served;
 
 /// Where an answer goes.
 pub(super) type Answer = oneshot::Sender<Result<(), Failed>>;
@@ -386,9 +386,9 @@ impl Manager {
             return;
         };
         let sender = self.sender.clone();
-        let result = result.map(|mut served| {
+        let result = result.map(|served| {
             let name = name.clone();
-            served.gone = Gone::new(move || {
+            served.gone.tell(move || {
                 let _ = sender.send(Event::Gone { name: name.clone(), key });
             });
             Arc::new(*served)

@@ -1,6 +1,6 @@
 //! TensorFlow Serving's REST API: predict, classify, regress, status and metadata.
 //!
-//! A model that was no TensorFlow model has one signature, `serving_default`. Classify and regress ask more of its
+//! A model that is no TensorFlow model has one signature, `serving_default`. Classify and regress ask more of its
 //! outputs than predict does: outputs named `classes` and `scores` are used as such; else texts and whole numbers
 //! are classes, and floating-point numbers are scores or the regression's values.
 //!
@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use codecs::call::Call;
 use codecs::tfs::{self, Format, VersionStatus};
-use models::{DType, Outputs, Tensor};
+use models::{DType, Outputs, Signature, Tensor};
 
 use super::models::Path;
 use super::v1::malformed as wrong_body;
@@ -24,11 +24,6 @@ use crate::refusal::{Reason, Refusal};
 use crate::repository::{ModelStatus, NotServed, Repository, State, Which};
 use crate::served::Served;
 use crate::shared::Shared;
-
-/// The name of the only signature.
-pub(crate) const SIGNATURE: &str = "serving_default";
-/// What the signature is for.
-pub(crate) const METHOD: &str = "tensorflow/serving/predict";
 
 /// The answer to what is no path of the API.
 pub(super) fn malformed(verb: Verb, path: &str, reply: &mut Reply) -> Routed {
@@ -145,21 +140,46 @@ pub(super) fn metadata(
 ) -> Routed {
     match found {
         Ok(served) => get(verb, reply, |out| {
-            let signatures = [(SIGNATURE, served.backend.signature(), METHOD)];
+            let signatures = signatures(&served);
             tfs::write_metadata(out, &served.name, version_number(served.version), &signatures);
         }),
         Err(error) => not_served(&error, path, reply),
     }
 }
 
-/// Checks the name of the signature that is asked for.
-pub(crate) fn check_signature(name: &str) -> Result<(), Refusal> {
-    if name.is_empty() || name == SIGNATURE {
-        return Ok(());
+/// All signatures of a version with their names and purposes.
+pub(crate) fn signatures(served: &Served) -> Vec<(&str, &Signature, &str)> {
+    let all = served.signatures().into_iter();
+    all.map(|one| (one.named.name.as_str(), one.backend.signature(), one.named.method())).collect()
+}
+
+/// The signature of that name, where it is another than the default one; an error where there is none.
+pub(crate) fn signature(served: &Served, name: &str) -> Result<Option<Arc<Served>>, Refusal> {
+    if name.is_empty() || name == served.named.name {
+        return Ok(None);
+    }
+    if let Some(other) = served.other(name) {
+        return Ok(Some(other.clone()));
     }
     let shown: String = name.chars().take(200).collect();
     let text = format!("Serving signature name: \"{shown}\" not found in signature def");
     Err(Refusal::new(Reason::Input, text))
+}
+
+/// Checks that the signature has the purpose of the call. Predict takes all signatures, as TensorFlow Serving does.
+pub(crate) fn check_method(served: &Served, which: TfsCall) -> Result<(), Refusal> {
+    let (word, wanted) = match which {
+        TfsCall::Predict => return Ok(()),
+        TfsCall::Classify => ("classification", models::CLASSIFY),
+        TfsCall::Regress => ("regression", models::REGRESS),
+    };
+    match &served.named.method {
+        Some(method) if method != wanted => {
+            let text = format!("Expected {word} signature method_name to be {wanted}. Was: {method}");
+            Err(Refusal::new(Reason::Input, text))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// For each example its labels with their scores.
@@ -232,15 +252,24 @@ impl Tfs {
 }
 
 impl Protocol for Tfs {
+    fn choose(&self, served: &Served, body: &[u8]) -> Result<Option<Arc<Served>>, Refusal> {
+        let parts = tfs::scan(body).map_err(wrong_body)?;
+        signature(served, parts.signature.as_deref().unwrap_or_default())
+    }
+
     fn parse(&mut self, served: &Served, message: Message<'_>) -> Result<Asked, Refusal> {
         let body = message.body;
         let parts = tfs::scan(body).map_err(wrong_body)?;
-        check_signature(parts.signature.as_deref().unwrap_or_default())?;
+        signature(served, parts.signature.as_deref().unwrap_or_default())?;
+        check_method(served, self.which)?;
         let signature = served.backend.signature();
         match self.which {
             TfsCall::Predict => {
                 let format = tfs::predict(body, &parts, signature, &mut self.call).map_err(wrong_body)?;
                 self.format = Some(format);
+            }
+            TfsCall::Classify | TfsCall::Regress if served.named.takes_examples => {
+                tfs::serialised_examples(body, &parts, signature, &mut self.call).map_err(wrong_body)?;
             }
             TfsCall::Classify | TfsCall::Regress => {
                 tfs::examples(body, &parts, signature, &mut self.call).map_err(wrong_body)?;

@@ -191,7 +191,7 @@ fn config(out: &mut Vec<u8>, served: &Served) {
                 DType::Text => "STRING",
                 other => other.v2_name(),
             };
-            out.extend_from_slice(format!(",\"data_type\":\"TYPE_{kind}\",\"dims\":[-1").as_bytes());
+            out.extend_from_slice(format!(",\"data_type\":\"TYPE_{kind}\",\"dims\":").as_bytes());
             dims(out, spec);
         }
         out.push(b']');
@@ -200,9 +200,10 @@ fn config(out: &mut Vec<u8>, served: &Served) {
 }
 
 fn dims(out: &mut Vec<u8>, spec: &TensorSpec) {
-    for dim in &spec.row {
-        let dim = dim.map_or(-1, |dim| i64::try_from(dim).unwrap_or(-1));
-        out.extend_from_slice(format!(",{dim}").as_bytes());
+    out.push(b'[');
+    for (place, dim) in spec.shape().enumerate() {
+        let comma = if place == 0 { "" } else { "," };
+        out.extend_from_slice(format!("{comma}{dim}").as_bytes());
     }
     out.extend_from_slice(b"]}");
 }
@@ -214,7 +215,7 @@ fn specs(out: &mut Vec<u8>, specs: &[TensorSpec]) {
         push_text(out, &spec.name);
         out.extend_from_slice(b",\"datatype\":");
         push_text(out, spec.dtype.v2_name());
-        out.extend_from_slice(b",\"shape\":[-1");
+        out.extend_from_slice(b",\"shape\":");
         dims(out, spec);
     }
     out.push(b']');

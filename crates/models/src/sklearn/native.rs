@@ -56,17 +56,15 @@ impl Native {
 
 fn inputs_of(estimator: &Estimator) -> Vec<TensorSpec> {
     let Some(flow) = &estimator.flow else {
-        let row = vec![Some(estimator.features)];
-        return vec![TensorSpec { name: "input-0".into(), dtype: DType::F64, row }];
+        return vec![TensorSpec::new("input-0", DType::F64, [Some(estimator.features)])];
     };
     let name = |column: usize| match estimator.feature_names.get(column) {
         Some(name) => name.clone(),
         None => format!("input-{column}"),
     };
-    let spec = |(column, takes): (usize, &Takes)| TensorSpec {
-        name: name(column),
-        dtype: if *takes == Takes::Text { DType::Text } else { DType::F64 },
-        row: Vec::new(),
+    let spec = |(column, takes): (usize, &Takes)| {
+        let dtype = if *takes == Takes::Text { DType::Text } else { DType::F64 };
+        TensorSpec::new(name(column), dtype, [])
     };
     flow.takes.iter().enumerate().map(spec).collect()
 }
@@ -109,7 +107,9 @@ fn outputs_of(estimator: &Estimator, method: Method) -> Result<Vec<TensorSpec>, 
         (_, Method::Probabilities) => return Err(lacks("predict_proba")),
         (_, Method::Decisions) => return Err(lacks("decision_function")),
     };
-    let named = |(index, (dtype, row))| TensorSpec { name: format!("output-{index}"), dtype, row };
+    let named = |(index, (dtype, row)): (usize, (DType, Vec<Option<usize>>))| {
+        TensorSpec::new(format!("output-{index}"), dtype, row)
+    };
     Ok(outputs.into_iter().enumerate().map(named).collect())
 }
 

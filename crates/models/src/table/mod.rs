@@ -275,7 +275,7 @@ mod tests {
 
     fn signature(row: Vec<Option<usize>>, columns: &[&str]) -> Signature {
         Signature {
-            inputs: vec![TensorSpec { name: "X".into(), dtype: DType::F64, row }],
+            inputs: vec![TensorSpec::new("X", DType::F64, row)],
             outputs: Vec::new(),
             columns: columns.iter().map(|name| (*name).to_owned()).collect(),
         }

@@ -105,7 +105,7 @@ fn examples_become_inputs_by_name() {
         });
     });
     let table = Signature {
-        inputs: vec![TensorSpec { name: "t".into(), dtype: DType::F64, row: vec![Some(2)] }],
+        inputs: vec![TensorSpec::new("t", DType::F64, [Some(2)])],
         outputs: Vec::new(),
         columns: vec!["w".into(), "h".into()],
     };
