@@ -166,4 +166,5 @@ def main():
         json.dump(result, open(args.json, "w"))
 
 
-main()
+if __name__ == "__main__":
+    main()

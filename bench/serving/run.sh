@@ -19,4 +19,5 @@ if "$kserve" -c 'import kserve, sklearn, joblib' 2>/dev/null; then
 else
     echo "kserve cannot be installed here: its row is left out"
 fi
-exec python3 "$here/run.py" --slipway "$bin" --examples "$examples" "${peer[@]}"
+python3 "$here/run.py" --slipway "$bin" --examples "$examples" "${peer[@]}"
+exec python3 "$here/observed.py" --slipway "$bin" --examples "$examples"

@@ -7,6 +7,7 @@
 //! Not here: what the values do (`Config`).
 
 mod lists;
+mod observing;
 pub mod tfs;
 
 use std::net::{IpAddr, SocketAddr};
@@ -15,6 +16,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Parser};
 
 pub use lists::Lists;
+pub use observing::Observing;
 
 use crate::ports::Ports;
 use crate::{Config, Method, Personality};
@@ -47,6 +49,9 @@ pub struct Args {
     /// Many models instead of one.
     #[command(flatten)]
     pub lists: Lists,
+    /// What the server tells of its inside.
+    #[command(flatten)]
+    pub observing: Observing,
     /// Threads that serve; by default (and for KServe's default of 1) one for each CPU.
     #[arg(long)]
     pub workers: Option<usize>,
@@ -153,6 +158,7 @@ impl Args {
         if self.model_sha256.is_some() && !matches!(config.models, crate::config::Source::Fixed(_)) {
             return Err("--model_sha256 is of the one model in --model_dir; models of a list have theirs in their own documents".to_owned());
         }
+        self.observing.apply(&mut config)?;
         config.body_bytes_max = self.max_body_bytes;
         Ok(config)
     }

@@ -31,7 +31,8 @@ use crate::events::{self, Mode};
 use crate::exchange::{Kind, Protocol, Reply};
 use crate::grpc;
 use crate::http::{Encoding, HEAD_BYTES_MAX, Head, Meta, Parsed, Verb, parse_head, write_head};
-use crate::metrics::{self, Metrics};
+use crate::metrics::{self, Api, Entry, Metrics};
+use crate::observe::{Outcome, Tags, Watch, admin};
 use crate::routes::tfs::Tfs;
 use crate::routes::v1::V1;
 use crate::routes::v2::{Ids, V2};
@@ -123,6 +124,8 @@ struct Connection<S> {
     end_of_life: Option<Instant>,
     /// Load and unload calls are carried out here.
     is_open: bool,
+    /// Whoever reaches this connection may look inside.
+    is_admin: bool,
 }
 
 /// Serves a connection until it ends.
@@ -131,7 +134,7 @@ pub(crate) async fn serve(
     shared: Arc<Shared>,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
-    is_open: bool,
+    (is_open, is_admin): (bool, bool),
 ) {
     let end_of_life = shared.end_of_life();
     let mut connection = Connection {
@@ -149,6 +152,7 @@ pub(crate) async fn serve(
         stop,
         end_of_life,
         is_open,
+        is_admin,
     };
     match connection.messages().await {
         Err(End::Refused(status, why)) => connection.refuse(status, why).await,
@@ -199,6 +203,7 @@ impl<S: Stream> Connection<S> {
         reply.clear();
         reply.status = status;
         write_error(&mut reply.body, why);
+        self.shared.observe.lost(status, None, why);
         self.reply(true, true);
         if self.flush().await.is_ok() {
             self.linger().await;
@@ -291,24 +296,42 @@ impl<S: Stream> Connection<S> {
         let path = base + head.path.start..base + head.path.end;
         let asked = std::str::from_utf8(&self.input[path.clone()]).unwrap_or("/\u{fffd}");
         self.scratch.reply.clear();
-        let mut routed = route(head.verb, asked, &self.shared, &mut self.scratch.reply);
+        let query = base + head.query.start..base + head.query.end;
+        let query = std::str::from_utf8(&self.input[query]).unwrap_or_default();
+        let page = if self.is_admin { admin::page(head.verb, asked, query) } else { None };
+        let mut routed = match page {
+            Some(page) => Routed::Page(page),
+            None => route(head.verb, asked, &self.shared, &mut self.scratch.reply),
+        };
         if let Routed::Asleep(model) = routed {
             // Boxed: it is rare, and connections are to stay small.
-            routed = Box::pin(self.woken(&model, head.verb, path, head.meta.timeout)).await;
+            routed = Box::pin(self.woken(&model, head.verb, path.clone(), head.meta.timeout)).await;
         }
+        let refused = self.scratch.reply.status >= 400 && head.verb == Verb::Post;
+        if refused && matches!(routed, Routed::Answered) {
+            let asked = String::from_utf8_lossy(&self.input[path]);
+            self.shared.observe.lost(self.scratch.reply.status, None, &asked);
+        }
+        let is_call = matches!(routed, Routed::Call(..));
+        let payloads = self.shared.observe.payloads.as_ref().filter(|_| is_call);
+        let tags = payloads.and_then(|payloads| payloads.draw(&self.input[base..base + head.len]));
         if head.meta.encoding == Encoding::Unknown && matches!(routed, Routed::Call(..)) {
             return Err(End::Refused(415, "bodies may be compressed by gzip or deflate only"));
         }
         let body = self.body(head).await?;
         match routed {
             Routed::Answered | Routed::Asleep(_) => {}
+            // Boxed: as rare.
+            Routed::Page(page) => {
+                Box::pin(admin::show(page, &self.shared, &mut self.scratch.reply)).await;
+            }
             Routed::Metrics => {
-                let text = metrics::render(&self.shared.metrics, &self.shared.repository);
+                let text = metrics::render(&self.shared);
                 let reply = &mut self.scratch.reply;
                 reply.body.extend_from_slice(text.as_bytes());
-                reply.kind = "text/plain; version=0.0.4; charset=utf-8";
+                reply.kind = metrics::KIND;
             }
-            Routed::Call(served, kind) => self.call(&served, kind, body, &head.meta).await?,
+            Routed::Call(served, kind) => self.call(&served, kind, body, &head.meta, tags).await?,
             Routed::Admin(order) => {
                 let body = match &body {
                     Body::Inline(range) => &self.input[range.clone()],
@@ -349,7 +372,14 @@ impl<S: Stream> Connection<S> {
     }
 
     /// Calls a model in its protocol.
-    async fn call(&mut self, served: &Arc<Served>, kind: Kind, body: Body, meta: &Meta) -> Result<(), End> {
+    async fn call(
+        &mut self,
+        served: &Arc<Served>,
+        kind: Kind,
+        body: Body,
+        meta: &Meta,
+        tags: Option<Box<Tags>>,
+    ) -> Result<(), End> {
         let mut body = self.unpacked(body, meta).await?;
         if meta.event == Mode::Structured {
             body = self.data_of_event(body)?;
@@ -360,7 +390,7 @@ impl<S: Stream> Connection<S> {
             Body::Own(body) => drive::Body::Large(body.into()),
         };
         let Scratch { v1, v2, tfs, outputs, reply, .. } = &mut self.scratch;
-        let desk = Desk { outputs, reply, metrics: &self.metrics, shared: &self.shared };
+        let desk = Desk { outputs, reply, metrics: &self.metrics, shared: &self.shared, tags };
         match kind {
             Kind::V1 => drive::call(v1, served, body, meta, desk).await,
             Kind::Explain => {
@@ -369,7 +399,15 @@ impl<S: Stream> Connection<S> {
                     drive::Body::Large(body) => body,
                 };
                 desk.reply.clear();
+                let way = (Api::Explain, Entry::Rest);
+                let watch = Watch::begin(desk.shared, desk.metrics, served, way, body.len());
+                let mut watch = watch.of(None, meta.parent);
                 explain::answer(served, body, desk.reply).await;
+                let Reply { status, reason, body, .. } = &*desk.reply;
+                // A refusal's body is its text and little else.
+                let text = std::str::from_utf8(body).ok().filter(|_| reason.is_some()).unwrap_or_default();
+                let (status, reason, reply_bytes) = (*status, *reason, body.len());
+                watch.end_explaining(Outcome { status, reason, text, reply_bytes });
             }
             Kind::V2 => drive::call(v2, served, body, meta, desk).await,
             Kind::Tfs(call) => {

@@ -6,7 +6,7 @@
 //! Not here: sockets (`connection`), what bodies mean (`exchange::Protocol`).
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use models::Outputs;
@@ -16,6 +16,7 @@ use crate::evaluate::{self, Call};
 use crate::exchange::{Asked, Message, Protocol, Reply};
 use crate::http::Meta;
 use crate::metrics::Metrics;
+use crate::observe::{Answered, Marks, Outcome, Payload, Tags, Watch};
 use crate::refusal::{Reason, Refusal};
 use crate::served::{Personality, Served};
 use crate::shared::Shared;
@@ -24,11 +25,23 @@ use crate::shared::Shared;
 pub(crate) const INLINE_BYTES_MAX: usize = 64 << 10;
 
 /// A body, where it lies.
+#[derive(Clone)]
 pub(crate) enum Body<'a> {
     /// In the connection's buffer.
     Small(&'a [u8]),
     /// In memory of its own.
     Large(Bytes),
+}
+
+impl std::ops::Deref for Body<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Small(body) => body,
+            Self::Large(body) => body,
+        }
+    }
 }
 
 /// What a call uses besides its protocol; it goes along to a compute thread and comes back.
@@ -37,6 +50,8 @@ pub(crate) struct Desk<'a> {
     pub(crate) reply: &'a mut Reply,
     pub(crate) metrics: &'a Arc<Metrics>,
     pub(crate) shared: &'a Shared,
+    /// What is logged with the call's payloads, where they are logged.
+    pub(crate) tags: Option<Box<Tags>>,
 }
 
 /// Answers a call; the reply is complete afterwards, whatever happened.
@@ -49,21 +64,43 @@ pub(crate) async fn call<P: Protocol>(
 ) {
     desk.reply.clear();
     let meta = &Meta { timeout: meta.timeout.or(desk.shared.timeout), ..*meta };
+    let shared = desk.shared;
+    let watch = Watch::begin(shared, desk.metrics, served, protocol.way(), body.len());
+    let mut watch = watch.of(meta.timeout, meta.parent);
+    let shadow = shared.slot(served).shadow;
+    // A copy of a slice, or of a count.
+    let kept = (shadow.is_some() || desk.tags.is_some()).then(|| body.clone());
+    let marks = &mut watch.marks;
     let done = match body {
-        Body::Small(body) => {
-            small(protocol, served, body, meta, desk.outputs, desk.reply, desk.metrics).await
-        }
-        Body::Large(body) => {
-            large(protocol, served, body, meta, desk.outputs, desk.reply, desk.metrics).await
-        }
+        Body::Small(body) => small(protocol, served, body, meta, desk.outputs, desk.reply, marks).await,
+        Body::Large(body) => large(protocol, served, body, meta, desk.outputs, desk.reply, marks).await,
     };
-    if let Err(refusal) = done {
-        refuse(protocol, Some(served), &refusal, desk.reply);
-        let upstream = desk.shared.upstream_codes && served.personality == Personality::Kserve;
+    if let Err(refusal) = &done {
+        refuse(protocol, Some(served), refusal, desk.reply);
+        let upstream = shared.upstream_codes && served.personality == Personality::Kserve;
         if upstream && refusal.reason == Reason::Input {
             desk.reply.status = 500;
         }
     }
+    let phases = watch.end(Outcome {
+        status: desk.reply.status,
+        reason: desk.reply.reason,
+        text: done.as_ref().err().map_or("", |refusal| &refusal.text),
+        reply_bytes: desk.reply.body.len(),
+    });
+    if let Some(body) = kept {
+        let arrived = watch.marks.arrived;
+        let (outputs, reply) = (&*desk.outputs, &*desk.reply);
+        if let (Some(payloads), Some(tags)) = (&shared.observe.payloads, desk.tags) {
+            let arrived = SystemTime::now().checked_sub(arrived.elapsed()).unwrap_or(SystemTime::UNIX_EPOCH);
+            let is_answered = reply.status == 200;
+            payloads.log(tags, &Payload { arrived, request: &body, response: &reply.body, is_answered });
+        }
+        if let (Some(shadows), Some(at), Some(predict)) = (&shared.observe.shadows, shadow, phases.predict) {
+            shadows.copy(at, &Answered { protocol, body: &body, meta, outputs, predict });
+        }
+    }
+    shared.observe.dress(served, phases, desk.reply);
 }
 
 /// Writes a refusal with its code, its reason and when to come back.
@@ -102,25 +139,27 @@ async fn small<P: Protocol>(
     meta: &Meta,
     outputs: &mut Outputs,
     reply: &mut Reply,
-    metrics: &Metrics,
+    marks: &mut Marks,
 ) -> Result<(), Refusal> {
-    let start = Instant::now();
     let other = choose(protocol, served, body)?;
     let served = other.as_ref().unwrap_or(served);
     let asked = protocol.parse(served, Message { body, meta });
-    let parsed = Instant::now();
-    metrics.preprocess.observe(parsed - start);
+    marks.parsed = Some(Instant::now());
     let asked = asked?;
-    evaluate_on_loop(protocol, served, body, &asked, deadline(&asked, meta, start), outputs).await?;
-    let evaluated = Instant::now();
-    metrics.predicted(evaluated - parsed, asked.rows);
+    marks.rows = asked.rows;
+    evaluate_on_loop(protocol, served, body, &asked, deadline(&asked, meta, marks.arrived), outputs).await?;
+    marks.evaluated = Some(Instant::now());
     protocol.write(served, body, outputs, reply)?;
-    metrics.postprocess.observe(evaluated.elapsed());
+    marks.written = Some(Instant::now());
     Ok(())
 }
 
 /// The signature that the body asks for, where there is a choice and it is not the default one.
-fn choose<P: Protocol>(protocol: &P, served: &Served, body: &[u8]) -> Result<Option<Arc<Served>>, Refusal> {
+pub(crate) fn choose<P: Protocol>(
+    protocol: &P,
+    served: &Served,
+    body: &[u8],
+) -> Result<Option<Arc<Served>>, Refusal> {
     if served.has_others() { protocol.choose(served, body) } else { Ok(None) }
 }
 
@@ -144,14 +183,14 @@ async fn large<P: Protocol>(
     meta: &Meta,
     outputs: &mut Outputs,
     reply: &mut Reply,
-    metrics: &Arc<Metrics>,
+    marks: &mut Marks,
 ) -> Result<(), Refusal> {
     let mut job = Job {
         protocol: std::mem::take(protocol),
         outputs: std::mem::take(outputs),
         reply: std::mem::take(reply),
         served: served.clone(),
-        metrics: metrics.clone(),
+        marks: *marks,
         body,
         meta: *meta,
     };
@@ -160,7 +199,7 @@ async fn large<P: Protocol>(
         (job, result)
     });
     let (job, result) = done.await?;
-    (*protocol, *outputs, *reply) = (job.protocol, job.outputs, job.reply);
+    (*protocol, *outputs, *reply, *marks) = (job.protocol, job.outputs, job.reply, job.marks);
     result
 }
 
@@ -170,30 +209,29 @@ struct Job<P> {
     outputs: Outputs,
     reply: Reply,
     served: Arc<Served>,
-    metrics: Arc<Metrics>,
+    marks: Marks,
     body: Bytes,
     meta: Meta,
 }
 
 impl<P: Protocol> Job<P> {
     fn all(&mut self) -> Result<(), Refusal> {
-        let start = Instant::now();
+        self.marks.began = Instant::now();
         if let Some(other) = choose(&self.protocol, &self.served, &self.body)? {
             self.served = other;
         }
         let asked = self.protocol.parse(&self.served, Message { body: &self.body, meta: &self.meta });
-        let parsed = Instant::now();
-        self.metrics.preprocess.observe(parsed - start);
+        self.marks.parsed = Some(Instant::now());
         let asked = asked?;
+        self.marks.rows = asked.rows;
         let inputs = self.protocol.inputs(&self.served, &self.body)?;
-        let deadline = deadline(&asked, &self.meta, start);
+        let deadline = deadline(&asked, &self.meta, self.marks.arrived);
         let (served, rows, priority) = (&self.served, asked.rows, asked.priority);
         evaluate::run_here(Call { served, rows, inputs: &inputs, priority, deadline }, &mut self.outputs)?;
         drop(inputs);
-        let evaluated = Instant::now();
-        self.metrics.predicted(evaluated - parsed, asked.rows);
+        self.marks.evaluated = Some(Instant::now());
         self.protocol.write(&self.served, &self.body, &self.outputs, &mut self.reply)?;
-        self.metrics.postprocess.observe(evaluated.elapsed());
+        self.marks.written = Some(Instant::now());
         Ok(())
     }
 }

@@ -16,6 +16,7 @@ use models::Outputs;
 
 use crate::evaluate::Inputs;
 use crate::http::Meta;
+use crate::metrics::{Api, Entry};
 use crate::refusal::{Reason, Refusal};
 use crate::served::Served;
 
@@ -83,6 +84,14 @@ pub(crate) trait Protocol: Default + Send + 'static {
         Ok(None)
     }
 
+    /// What its calls are counted as.
+    fn way(&self) -> (Api, Entry);
+
+    /// Another one for the same kind of call, with buffers of its own.
+    fn another(&self) -> Self {
+        Self::default()
+    }
+
     /// Reads the body into the value's buffers.
     fn parse(&mut self, served: &Served, message: Message<'_>) -> Result<Asked, Refusal>;
 
@@ -128,4 +137,15 @@ pub(crate) enum TfsCall {
     Classify,
     /// `:regress`.
     Regress,
+}
+
+impl TfsCall {
+    /// What it is counted as.
+    pub(crate) fn api(self) -> Api {
+        match self {
+            Self::Predict => Api::Predict,
+            Self::Classify => Api::Classify,
+            Self::Regress => Api::Regress,
+        }
+    }
 }

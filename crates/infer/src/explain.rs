@@ -88,6 +88,7 @@ pub(crate) async fn answer(served: &Arc<Served>, body: Bytes, reply: &mut Reply)
         Ok(text) => reply.body = text,
         Err(refusal) => {
             reply.status = refusal.http();
+            reply.reason = Some(refusal.reason);
             write_error(&mut reply.body, &refusal.text);
         }
     }

@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use crate::events::Mode;
+use crate::observe::Parent;
 
 /// Bytes of a request's head, at most.
 pub(crate) const HEAD_BYTES_MAX: usize = 32 << 10;
@@ -27,6 +28,8 @@ pub(crate) enum Framing {
 pub(crate) struct Head {
     pub(crate) verb: Verb,
     pub(crate) path: std::ops::Range<usize>,
+    /// What follows the path's question mark.
+    pub(crate) query: std::ops::Range<usize>,
     /// Bytes of the head.
     pub(crate) len: usize,
     pub(crate) framing: Framing,
@@ -52,6 +55,8 @@ pub(crate) struct Meta {
     pub(crate) timeout: Option<Duration>,
     /// How the request carries a CloudEvent.
     pub(crate) event: Mode,
+    /// The trace that the request belongs to.
+    pub(crate) parent: Option<Parent>,
 }
 
 /// The coding of a body.
@@ -103,6 +108,9 @@ pub(crate) fn parse_head(buffer: &[u8]) -> Parsed {
     };
     let target = request.path.unwrap_or_default();
     let start = target.as_ptr().addr() - buffer.as_ptr().addr();
+    let path = path_of(target, start);
+    // An empty range where there is no question mark.
+    let query = (path.end + 1).min(start + target.len())..start + target.len();
     let mut head = Head {
         verb: match request.method {
             Some("GET") => Verb::Get,
@@ -111,7 +119,8 @@ pub(crate) fn parse_head(buffer: &[u8]) -> Parsed {
             Some("OPTIONS") => Verb::Options,
             _ => Verb::Other,
         },
-        path: path_of(target, start),
+        path,
+        query,
         len,
         framing: Framing::Length(0),
         keep_alive: request.version == Some(1),
@@ -178,6 +187,7 @@ fn apply_headers(head: &mut Head, headers: &[httparse::Header<'_>]) -> Result<()
 fn apply_meta(meta: &mut Meta, name: &str, value: &[u8]) -> Result<(), (u16, &'static str)> {
     let is = |known: &str| name.eq_ignore_ascii_case(known);
     match name.len() {
+        11 if is("traceparent") => meta.parent = Parent::parse(value),
         12 if is("content-type") => {
             let kind = value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
             meta.is_octets = kind.eq_ignore_ascii_case(b"application/octet-stream");

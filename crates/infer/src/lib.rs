@@ -12,6 +12,7 @@
 //! * [`compare`] asks two models about the same data, and tells what changed between them.
 //! * [`repository`] knows which models and versions answer and follows their folders; [`evaluate`] runs one call; `compute` are the threads
 //!   for what is long; `proof` is what a version must show before it answers.
+//! * `metrics` counts every call, `observe` looks at some and has the admin's pages.
 //!
 //! Not here: Kubernetes, and anything about a model's inside (`models`).
 
@@ -35,6 +36,7 @@ mod http;
 mod listen;
 mod load;
 mod metrics;
+mod observe;
 mod ports;
 mod proof;
 mod refusal;
@@ -54,6 +56,7 @@ pub use config::Config;
 pub use explain::Origin;
 pub use files::{Disk, inspect};
 pub use models::{Inspection, Method};
+pub use observe::logs;
 pub use ports::Ports;
 pub use refusal::{Reason, Refusal};
 pub use served::{About, Kept, Personality, Served};

@@ -15,6 +15,7 @@ use std::time::Duration;
 use models::{Backend, Dims, Entry, Through};
 
 use crate::explain::Origin;
+use crate::metrics::Slot;
 
 /// Whose error bodies, codes and colliding paths a model's answers follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -156,6 +157,8 @@ pub struct Served {
     others: Vec<Arc<Served>>,
     /// Who is told of its end.
     pub(crate) gone: Arc<Gone>,
+    /// Where its calls are counted, from the first on.
+    pub(crate) slot: OnceLock<Slot>,
 }
 
 impl Served {
@@ -203,6 +206,7 @@ impl Served {
             named: Named::default(),
             others: Vec::new(),
             gone: Arc::default(),
+            slot: OnceLock::new(),
         }
     }
 

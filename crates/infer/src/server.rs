@@ -26,6 +26,7 @@ use crate::connection;
 use crate::grpc::{self, Legal, Loops};
 use crate::listen::{Accepted, Face, Listener, Listeners, Watched};
 use crate::metrics::Metrics;
+use crate::observe::Observe;
 use crate::repository::Repository;
 use crate::shared::Shared;
 use crate::stream::Stream;
@@ -43,6 +44,7 @@ pub struct Server {
     sockets: Vec<PathBuf>,
     draining: CancellationToken,
     threads: Vec<JoinHandle<()>>,
+    shared: Arc<Shared>,
 }
 
 impl Server {
@@ -59,10 +61,12 @@ impl Server {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtimes.push(runtime.map_err(Error::Worker)?);
         }
-        let metrics: Vec<Arc<Metrics>> = (0..workers).map(|_| Arc::default()).collect();
+        let metrics: Vec<Arc<Metrics>> =
+            (0..workers).map(|_| Arc::new(Metrics::new(config.observing.models_max))).collect();
         let (draining, stop) = (CancellationToken::new(), CancellationToken::new());
         let loops = Loops::new(runtimes.iter().map(|runtime| runtime.handle().clone()).collect());
-        let shared = Shared::new(&config, repository, metrics.clone(), loops, draining.clone());
+        let observe = Observe::start(&config.observing, &repository, workers)?;
+        let shared = Shared::new(&config, repository, metrics.clone(), observe, loops, draining.clone());
         let shared = Arc::new(shared);
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..workers).map(|_| mpsc::channel(HANDOVER)).unzip();
         let mut first = Some(First {
@@ -94,7 +98,7 @@ impl Server {
         }
         let (http, grpc, admin) = (listeners.http, listeners.grpc, listeners.admin);
         tracing::info!(?http, ?grpc, ?admin, workers, "serving");
-        Ok(Self { http, grpc, admin, sockets: listeners.sockets, draining, threads })
+        Ok(Self { http, grpc, admin, sockets: listeners.sockets, draining, threads, shared })
     }
 
     /// Where HTTP is served; where that is nowhere, gRPC.
@@ -124,6 +128,7 @@ impl Server {
                 tracing::error!("a worker thread panicked");
             }
         }
+        self.shared.observe.end();
         for socket in &self.sockets {
             let _ = std::fs::remove_file(socket);
         }
@@ -270,7 +275,10 @@ impl Worker {
         let Self { shared, metrics, stop, .. } = self;
         let is_open = shared.open_repository || face == Face::Admin;
         match face {
-            Face::Http | Face::Admin => connection::serve(stream, shared, metrics, stop, is_open).await,
+            Face::Http | Face::Admin => {
+                let rights = (is_open, face == Face::Admin);
+                connection::serve(stream, shared, metrics, stop, rights).await;
+            }
             Face::Grpc if stream.is_local() => {
                 Box::pin(grpc::serve(Legal::new(stream), shared, metrics, stop, is_open)).await;
             }

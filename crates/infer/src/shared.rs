@@ -11,14 +11,21 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Config;
 use crate::grpc::Loops;
-use crate::metrics::Metrics;
+use crate::metrics::{Labels, Metrics, Slot};
+use crate::observe::Observe;
 use crate::repository::Repository;
-use crate::served::Personality;
+use crate::served::{Personality, Served};
 
 /// What all connections share.
 pub(crate) struct Shared {
     pub(crate) repository: Repository,
+    /// What the server was told to do.
+    pub(crate) config: Config,
     pub(crate) metrics: Vec<Arc<Metrics>>,
+    /// Which models the metrics tell apart.
+    pub(crate) labels: Labels,
+    /// What becomes of calls besides their answers.
+    pub(crate) observe: Observe,
     pub(crate) body_bytes_max: usize,
     /// Whose manners the server has where no model's count.
     pub(crate) personality: Personality,
@@ -46,12 +53,16 @@ impl Shared {
         config: &Config,
         repository: Repository,
         metrics: Vec<Arc<Metrics>>,
+        observe: Observe,
         loops: Loops,
         draining: CancellationToken,
     ) -> Self {
         Self {
             repository,
+            config: config.clone(),
+            labels: Labels::new(config.observing.models_max, metrics.clone()),
             metrics,
+            observe,
             body_bytes_max: config.body_bytes_max,
             personality: config.personality,
             open_repository: config.open_repository,
@@ -64,6 +75,15 @@ impl Shared {
             age: config.connection_age,
             ages: AtomicU64::new(0),
         }
+    }
+
+    /// Where a version's calls are counted.
+    pub(crate) fn slot<'a>(&self, served: &'a Served) -> &'a Slot {
+        served.slot.get_or_init(|| {
+            let mut slot = self.labels.assign(&served.name, served.version, served.personality);
+            slot.shadow = self.observe.shadows.as_ref().and_then(|shadows| shadows.of(served));
+            slot
+        })
     }
 
     /// Whether the server is about to end.

@@ -35,6 +35,7 @@ fn serve(name: &'static str, config: infer::Config, without_effect: &[&str], onl
         print!("{}", infer::config::check(&config)?);
         return Ok(());
     }
+    infer::logs::start().map_err(anyhow::Error::msg)?;
     block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;

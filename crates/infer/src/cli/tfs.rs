@@ -84,6 +84,9 @@ pub struct Args {
     /// Check flags, files and folders, tell what would be served, and end.
     #[arg(long = "check_config", alias = "check-config")]
     pub check_config: bool,
+    /// What the server tells of its inside.
+    #[command(flatten)]
+    pub observing: super::Observing,
     #[command(flatten)]
     untuned: Untuned,
 }
@@ -157,6 +160,7 @@ impl Args {
         config.batching = self.batching()?;
         config.metrics_path = read(&self.monitoring_config_file, tfs::monitoring)?.flatten();
         config.tls = read(&self.ssl_config_file, tfs::tls)?;
+        self.observing.apply(&mut config)?;
         Ok(config)
     }
 

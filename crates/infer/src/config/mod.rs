@@ -9,6 +9,7 @@ mod batching;
 mod check;
 mod layout;
 pub mod mlserver;
+pub mod observing;
 mod source;
 pub mod tfs;
 pub mod triton;
@@ -25,6 +26,7 @@ use models::{Limits, Method};
 pub use batching::{Batching, Overdue, QueuePolicy};
 pub use check::check;
 pub use layout::{Found, scan};
+pub use observing::Observing;
 pub use source::{Source, document};
 pub use warmup::{Fill, Warmup, WarmupInput};
 
@@ -282,6 +284,8 @@ pub struct Config {
     pub batching: Option<Batching>,
     /// How the server ends.
     pub drain: Drain,
+    /// What is told of its inside.
+    pub observing: Observing,
 }
 
 impl Config {
@@ -318,6 +322,7 @@ impl Config {
             loading: Loading::default(),
             batching: None,
             drain: Drain::default(),
+            observing: Observing::default(),
         }
     }
 }

@@ -37,6 +37,7 @@ use crate::drive::{self, Desk, INLINE_BYTES_MAX};
 use crate::exchange::{Protocol, Reply};
 use crate::http::{Encoding, Meta};
 use crate::metrics::Metrics;
+use crate::observe::Parent;
 use crate::refusal::{Reason, Refusal};
 use crate::served::Served;
 use crate::shared::Shared;
@@ -223,10 +224,11 @@ async fn answer(context: &Arc<Context>, request: Request<Incoming>) -> Response<
             return response;
         }
     };
+    let parent = headers.get("traceparent").and_then(|value| Parent::parse(value.as_bytes()));
     let (parts, body) = request.into_parts();
     let messages = Messages::new(body, context.clone(), encoding);
     let path = parts.uri.path();
-    let meta = Meta { timeout, ..Meta::default() };
+    let meta = Meta { timeout, parent, ..Meta::default() };
     match (small::stream(path), oip::is_stream(path)) {
         (Some(which), _) => streaming(small::answers(which, context.clone(), messages)),
         (None, true) => streaming(oip::answers(context.clone(), messages, meta)),
@@ -302,7 +304,7 @@ async fn evaluate<P: Protocol>(
     message: Bytes,
     meta: &Meta,
 ) -> Outcome {
-    let desk = Desk { outputs, reply, metrics: &context.metrics, shared: &context.shared };
+    let desk = Desk { outputs, reply, metrics: &context.metrics, shared: &context.shared, tags: None };
     let rows = message.len() / (8 * served.width.max(1)) + 1;
     let cost = served.backend.row_cost_ns().saturating_mul(rows as u64);
     let several = context.calls.load(Relaxed) > 1;

@@ -25,6 +25,7 @@ use crate::control::{self, Order};
 use crate::evaluate::Inputs;
 use crate::exchange::{Asked, Message, Protocol, Reply};
 use crate::http::Meta;
+use crate::metrics::{Api, Entry};
 use crate::refusal::{Reason, Refusal};
 use crate::repository::NotServed;
 use crate::routes::classes::{self, Chosen};
@@ -61,6 +62,10 @@ pub(super) struct Infer {
 }
 
 impl Protocol for Infer {
+    fn way(&self) -> (Api, Entry) {
+        (Api::Infer, Entry::Grpc)
+    }
+
     fn parse(&mut self, served: &Served, message: Message<'_>) -> Result<Asked, Refusal> {
         decode_infer(message.body, &mut self.call).map_err(wrong)?;
         let view = self.call.view(message.body);
@@ -129,7 +134,7 @@ async fn find(context: &Context, name: &str, version: &str, meta: &Meta) -> Resu
         context.wake(name, meta).await?;
         found = context.shared.repository.find(name, which);
     }
-    found.map_err(|error| refusal_of(error, context.shared.personality))
+    found.map_err(|error| context.shared.observe.lost_to(refusal_of(error, context.shared.personality)))
 }
 
 /// `ModelInfer`.

@@ -22,6 +22,7 @@ use crate::control;
 use crate::evaluate::Inputs;
 use crate::exchange::{Asked, Message, Protocol, Reply, TfsCall};
 use crate::http::Meta;
+use crate::metrics::{Api, Entry};
 use crate::refusal::{Reason, Refusal};
 use crate::repository::{NotServed, Which};
 use crate::routes::tfs as routes;
@@ -41,6 +42,14 @@ pub(crate) struct Tensors {
 }
 
 impl Protocol for Tensors {
+    fn way(&self) -> (Api, Entry) {
+        (self.which.api(), Entry::Grpc)
+    }
+
+    fn another(&self) -> Self {
+        Self { which: self.which, ..Self::default() }
+    }
+
     fn parse(&mut self, served: &Served, message: Message<'_>) -> Result<Asked, Refusal> {
         let body = message.body;
         match self.which {
@@ -170,7 +179,7 @@ async fn find(context: &Context, call: &Call, body: &[u8], meta: &Meta) -> Resul
         context.wake(name, meta).await?;
         found = routes::find(&context.shared.repository, name, which);
     }
-    found.map_err(|error| refusal_of(&error, name, which))
+    found.map_err(|error| context.shared.observe.lost_to(refusal_of(&error, name, which)))
 }
 
 async fn run(context: &Context, body: Bytes, meta: &Meta, which: TfsCall, is_task: bool) -> Outcome {

@@ -20,6 +20,7 @@ use codecs::v1::write_error;
 use crate::control::Order;
 use crate::exchange::{Kind, Reply};
 use crate::http::Verb;
+use crate::observe::admin::Page;
 use crate::refusal::Refusal;
 use crate::repository::NotServed;
 use crate::served::{Personality, Served};
@@ -36,6 +37,8 @@ pub(crate) enum Routed {
     Admin(Order),
     /// Have this model loaded, and ask again.
     Asleep(String),
+    /// A page for the admin.
+    Page(Result<Page, Refusal>),
     /// The answer was written.
     Answered,
 }
@@ -133,7 +136,7 @@ fn ready(out: &mut Vec<u8>, name: &str) {
 }
 
 /// Undoes `%41`; what is no escape stays.
-fn percent_decoded(text: &str) -> Cow<'_, str> {
+pub(crate) fn percent_decoded(text: &str) -> Cow<'_, str> {
     if !text.contains('%') {
         return text.into();
     }

@@ -20,6 +20,7 @@ use crate::bind::Binder;
 use crate::evaluate::Inputs;
 use crate::exchange::{Asked, Message, Protocol, Reply, TfsCall};
 use crate::http::Verb;
+use crate::metrics::{Api, Entry};
 use crate::refusal::{Reason, Refusal};
 use crate::repository::{ModelStatus, NotServed, Repository, State, Which};
 use crate::served::Served;
@@ -255,6 +256,14 @@ impl Protocol for Tfs {
     fn choose(&self, served: &Served, body: &[u8]) -> Result<Option<Arc<Served>>, Refusal> {
         let parts = tfs::scan(body).map_err(wrong_body)?;
         signature(served, parts.signature.as_deref().unwrap_or_default())
+    }
+
+    fn way(&self) -> (Api, Entry) {
+        (self.which.api(), Entry::Rest)
+    }
+
+    fn another(&self) -> Self {
+        Self { which: self.which, ..Self::default() }
     }
 
     fn parse(&mut self, served: &Served, message: Message<'_>) -> Result<Asked, Refusal> {

@@ -16,6 +16,7 @@ use crate::bind::{Binder, wrong};
 use crate::evaluate::Inputs;
 use crate::exchange::{Asked, Message, Protocol, Reply};
 use crate::http::Verb;
+use crate::metrics::{Api, Entry};
 use crate::refusal::{Reason, Refusal};
 use crate::repository::Repository;
 use crate::served::Served;
@@ -72,6 +73,10 @@ pub(crate) fn malformed(error: codecs::call::Wrong) -> Refusal {
 }
 
 impl Protocol for V1 {
+    fn way(&self) -> (Api, Entry) {
+        (Api::Predict, Entry::Rest)
+    }
+
     fn parse(&mut self, served: &Served, message: Message<'_>) -> Result<Asked, Refusal> {
         if is_table(served) {
             self.table(served, message.body)?;

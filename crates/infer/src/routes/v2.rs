@@ -22,6 +22,7 @@ use crate::control::Order;
 use crate::evaluate::Inputs;
 use crate::exchange::{Asked, JSON, Kind, Message, Protocol, Reply};
 use crate::http::Verb;
+use crate::metrics::{Api, Entry};
 use crate::refusal::{Reason, Refusal};
 use crate::repository::{NotServed, Repository, State, Which};
 use crate::served::{Personality, Served};
@@ -269,6 +270,10 @@ pub(crate) struct V2 {
 }
 
 impl Protocol for V2 {
+    fn way(&self) -> (Api, Entry) {
+        (Api::Infer, Entry::Rest)
+    }
+
     fn parse(&mut self, served: &Served, message: Message<'_>) -> Result<Asked, Refusal> {
         v2::decode(message.body, message.meta.json_len, &mut self.call).map_err(malformed)?;
         let view = self.call.view(message.body);

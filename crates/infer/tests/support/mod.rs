@@ -1,6 +1,8 @@
 //! A server over a fixture, and what tests ask it with.
 #![allow(dead_code, reason = "not every test file uses all of it")]
 
+pub mod collector;
+
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::path::{Path, PathBuf};
@@ -85,6 +87,21 @@ impl Running {
         let head = String::from_utf8(reply[..end].to_vec()).expect("UTF-8");
         let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
         (status, head, reply[end + 4..].to_vec())
+    }
+
+    /// Asks the admin's port.
+    pub fn ask_admin(&self, method: &str, path: &str) -> (u16, String) {
+        let address = self.0.as_ref().and_then(Server::admin_address).expect("an admin's port");
+        let mut stream = TcpStream::connect(address).expect("a connection");
+        stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
+        let request = format!("{method} {path} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).expect("sent");
+        let mut reply = Vec::new();
+        stream.read_to_end(&mut reply).expect("a reply");
+        let reply = String::from_utf8_lossy(&reply);
+        let (head, body) = reply.split_once("\r\n\r\n").expect("a head");
+        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
+        (status, body.to_owned())
     }
 
     pub fn predict(&self, body: &str) -> (u16, String) {
