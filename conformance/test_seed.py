@@ -56,6 +56,21 @@ def test_the_article_s_journey_ends_in_a_prediction(cluster, package):
     assert json.loads(answer) == {"predictions": [0]}
 
 
+def test_models_are_served_beside_each_other_and_replaced_without_a_restart(cluster, package):
+    """Each is a server on port 8080 of its own pod; a changed one's new pod starts while the old one still answers."""
+    cluster.slipway("deploy", "one", "models:/iris/1")
+    cluster.slipway("deploy", "other", "models:/iris/1")
+    changed = {"spec": {"predictor": {"model": {"args": ["--workers=1"]}}}}
+    kubectl(cluster, "patch", "isvc", "one", "--type=merge", "-p", json.dumps(changed))
+    kubectl(cluster, "wait", "--for=jsonpath={.spec.template.spec.containers[0].args[3]}=--workers=1", "deployment/one-predictor")
+    kubectl(cluster, "rollout", "status", "deployment/one-predictor", "--timeout=60s")
+    pods = json.loads(kubectl(cluster, "get", "pods", "-l", "serving.kserve.io/inferenceservice", "-o", "json").stdout)
+    restarts = [status["restartCount"] for pod in pods["items"] for status in pod["status"]["containerStatuses"]]
+    assert len(restarts) >= 2 and not any(restarts), restarts
+    for name in ("one", "other"):
+        assert "predictions" in cluster.slipway("predict", name, "5.1,3.5,1.4,0.2").stdout
+
+
 def test_a_second_run_of_the_same_package_is_cached(cluster, package):
     cluster.slipway("kfp submit", "--pipeline-file", package, "--run-name", "again-1", "--wait")
     cluster.slipway("kfp submit", "--pipeline-file", package, "--run-name", "again-2", "--wait")

@@ -220,6 +220,18 @@ async fn a_dead_shim_takes_its_containers_along_and_is_told() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_that_shares_the_hosts_ports_is_told_its_own_address() {
+    let cluster = Cluster::start().await;
+    cluster.run("told", "echo $SLIPWAY_POD_IP", json!({})).await;
+    cluster.run("host", "echo none$SLIPWAY_POD_IP", json!({"hostNetwork": true})).await;
+    let told = cluster.wait_phase("told", "Succeeded").await;
+    cluster.wait_phase("host", "Succeeded").await;
+    let ip = told.status.unwrap().pod_ip.unwrap();
+    assert_eq!(cluster.log("told", Options::default()).await, format!("{ip}\n"));
+    assert_eq!(cluster.log("host", Options::default()).await, "none\n");
+}
+
 /// Runs all tests of this file again as a plain user, when root runs them.
 #[test]
 fn all_of_this_holds_for_a_plain_user() {
@@ -238,5 +250,5 @@ fn all_of_this_holds_for_a_plain_user() {
     let output = command.current_dir(folder.path()).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
-    assert!(text.contains("9 passed"), "{text}");
+    assert!(text.contains("10 passed"), "{text}");
 }

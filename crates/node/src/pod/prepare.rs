@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -225,6 +226,7 @@ pub async fn attempt(
         services.push(("KUBERNETES_SERVICE_PORT".into(), port.to_string()));
         services.push(("KUBERNETES_SERVICE_PORT_HTTPS".into(), port.to_string()));
     }
+    services.extend(own_address(&surroundings.address, context.config.network.host_ip()));
     let facts = facts(context, pod, Some(&surroundings.address));
     let env = env::build(container, &facts, &lookups, &services).map_err(config)?;
     let place = folder.attempt(&container.name, number);
@@ -255,6 +257,13 @@ pub async fn attempt(
     files::write(&place.join(folder::SPEC), &spec)
         .map_err(|error| Failure::new("CreateContainerError", error.to_string()))?;
     Ok(prepared)
+}
+
+/// Where pods share the host's ports, the platform's own servers listen on their pod's address alone, or the second
+/// one could not start. Others may do the same.
+fn own_address(address: &PodAddress, host: Ipv4Addr) -> Option<(String, String)> {
+    let is_own = address.netns.is_none() && address.ip != host;
+    is_own.then(|| ("SLIPWAY_POD_IP".to_owned(), address.ip.to_string()))
 }
 
 async fn lookups(context: &Context, pod: &Pod, container: &Container) -> Result<Lookups, String> {
