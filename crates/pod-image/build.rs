@@ -1,15 +1,19 @@
-//! Builds the static `pod` binary with a cargo of its own and leaves it in `OUT_DIR` for `include_bytes!`.
+//! Builds the static `pod` binary with a cargo of its own and leaves it packed in `OUT_DIR` for `include_bytes!`.
 //!
 //! A nested cargo, because the outer one cannot build one package for two profiles and link modes at a time. It has a
 //! target folder of its own (the outer one is locked by the build that waits for us) and an environment of its own:
 //! what the outer cargo sets for build scripts would otherwise change the inner build. `crt-static` on the gnu target
 //! gives a static binary without a musl toolchain.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use flate2::Compression;
+use flate2::write::ZlibEncoder;
+
 /// Above this the binary no longer is what a pod can carry into any image.
-const BYTES_MAX: u64 = 6 << 20;
+const BYTES_MAX: usize = 6 << 20;
 /// What the inner cargo needs of the outer environment; nothing else passes.
 const KEPT: [&str; 12] = [
     "PATH",
@@ -34,9 +38,19 @@ fn main() {
         println!("cargo::rerun-if-changed={}", root.join(watched).display());
     }
     let built = build(&root, &PathBuf::from(variable("OUT_DIR")).join("pod-target"));
-    let bytes = std::fs::metadata(&built).expect("cargo left the binary where it was told to").len();
+    let binary = std::fs::read(&built).expect("cargo left the binary where it was told to");
+    let bytes = binary.len();
     assert!(bytes <= BYTES_MAX, "{} has {bytes} bytes; at most {BYTES_MAX} are allowed", built.display());
-    println!("cargo::rustc-env=POD_BINARY={}", built.display());
+    let packed = PathBuf::from(variable("OUT_DIR")).join("pod.zlib");
+    std::fs::write(&packed, pack(&binary)).expect("OUT_DIR can be written");
+    println!("cargo::rustc-env=POD_BINARY={}", packed.display());
+    println!("cargo::rustc-env=POD_BINARY_BYTES={bytes}");
+}
+
+fn pack(binary: &[u8]) -> Vec<u8> {
+    let mut packing = ZlibEncoder::new(Vec::new(), Compression::best());
+    packing.write_all(binary).expect("memory takes it");
+    packing.finish().expect("memory takes it")
 }
 
 fn build(root: &Path, target_dir: &Path) -> PathBuf {

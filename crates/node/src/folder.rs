@@ -3,7 +3,7 @@
 //! `DATA/pods/<uid>/` holds all that is needed to adopt a pod; `pod_protocol::shim::folder` names its files.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -150,11 +150,11 @@ pub fn pod_binary(data_dir: &Path) -> io::Result<PathBuf> {
     let folder = data_dir.join("bin");
     std::fs::create_dir_all(&folder)?;
     let path = folder.join(format!("pod-{}", pod_image::fingerprint()));
-    let whole = std::fs::metadata(&path).is_ok_and(|data| data.len() == pod_image::BYTES.len() as u64);
+    let whole = std::fs::metadata(&path).is_ok_and(|data| data.len() == pod_image::len());
     if !whole {
         let partial = path.with_extension(format!("partial-{}", std::process::id()));
         let mut file = File::create(&partial)?;
-        file.write_all(pod_image::BYTES)?;
+        pod_image::unpack(&mut file)?;
         file.set_permissions(PermissionsExt::from_mode(0o755))?;
         file.sync_all()?;
         drop(file);
