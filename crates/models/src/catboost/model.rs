@@ -18,10 +18,8 @@ use crate::sklearn::flow::{Flow, Takes};
 use crate::sklearn::native::Method;
 use crate::sklearn::{Classify, Evaluated, Labels, Regress, Rows, argmax};
 use crate::tensor::{DType, Outputs};
-use crate::trees::{BLOCK, Forest};
+use crate::trees::Forest;
 
-/// Numbers that a block of rows may take.
-const CELLS_MAX: usize = 1 << 20;
 /// A column of numbers: its place in the row, and what a missing value becomes.
 struct Number {
     column: usize,
@@ -62,6 +60,7 @@ impl Model {
             compile::add(&mut forest, tree, &parts, &columns)
                 .map_err(|what| error(format!("tree {index}: {what}")))?;
         }
+        forest.finish();
         let bias = match parts.bias.as_slice() {
             [one] => vec![*one; parts.dimension],
             all if all.len() == parts.dimension => all.to_vec(),
@@ -175,26 +174,19 @@ impl Model {
     /// Each row's scores: `rows × dimension`.
     fn scores(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
         out.fill(0.0);
-        let (width, dimension) = (self.width.max(1), self.dimension);
-        let step = (CELLS_MAX / width).clamp(1, BLOCK);
-        let mut cells = vec![0.0; step.min(rows.count) * width];
+        let dimension = self.dimension;
         let mut hashes = vec![0; self.categories.len()];
-        for start in (0..rows.count).step_by(step) {
-            let block = rows.range(start..(start + step).min(rows.count));
-            for (row, cells) in block.iter().zip(cells.chunks_exact_mut(width)) {
-                self.fill(rows, row, &mut hashes, cells)?;
-            }
-            let cells = &cells[..block.count * width];
-            if dimension == 1 {
-                let out = &mut out[start..start + block.count];
-                self.forest.walk(cells, width, |row, _, leaf| out[row] += self.values[leaf as usize]);
-            } else {
-                self.forest.walk(cells, width, |row, _, leaf| {
-                    let out = &mut out[(start + row) * dimension..][..dimension];
-                    let values = &self.values[leaf as usize..][..dimension];
-                    out.iter_mut().zip(values).for_each(|(slot, value)| *slot += value);
-                });
-            }
+        let fill = |row: usize, cells: &mut [f32]| {
+            self.fill(rows, &rows.data[row * rows.width..(row + 1) * rows.width], &mut hashes, cells)
+        };
+        if dimension == 1 {
+            self.forest.walk(rows.count, fill, |row, _, leaf| out[row] += self.values[leaf as usize])?;
+        } else {
+            self.forest.walk(rows.count, fill, |row, _, leaf| {
+                let out = &mut out[row * dimension..][..dimension];
+                let values = &self.values[leaf as usize..][..dimension];
+                out.iter_mut().zip(values).for_each(|(slot, value)| *slot += value);
+            })?;
         }
         for row in out.chunks_exact_mut(dimension) {
             row.iter_mut().zip(&self.bias).for_each(|(score, bias)| *score = self.scale * *score + bias);

@@ -2,7 +2,7 @@
 //!
 //! Not here: files (`text`), the wrappers with scikit-learn's interface (`wrapper`).
 
-use std::cell::RefCell;
+use std::convert::Infallible;
 
 use super::text::{Linear, Parts, RawTree, error};
 use crate::backend::BackendError;
@@ -96,9 +96,9 @@ pub(super) struct Model {
     detail: String,
 }
 
-thread_local! {
-    /// Rows as the library sees them, reused from call to call.
-    static SCRATCH: RefCell<Vec<f64>> = const { RefCell::new(Vec::new()) };
+/// A value as the library sees it: what is not far enough from zero is zero; what is missing stays.
+fn cleaned(value: f64) -> f64 {
+    if value.abs() <= ZERO { 0.0 } else { value }
 }
 
 impl Model {
@@ -126,6 +126,7 @@ impl Model {
                 lines.add(tree, parts.features).map_err(named)?;
             }
         }
+        forest.finish();
         detail += &format!(", {} nodes", forest.nodes());
         for (is, what) in [(parts.is_average, "mean of rounds"), (is_linear, "linear leaves")] {
             if is {
@@ -195,29 +196,25 @@ impl Model {
     /// Each row's scores; `out` has `rows × groups` elements.
     fn scores(&self, rows: Rows<'_>, out: &mut [f64]) {
         out.fill(0.0);
-        let groups = self.groups;
-        SCRATCH.with_borrow_mut(|scratch| {
-            scratch.clear();
-            // What is not far enough from zero is zero; what is missing stays.
-            scratch.extend(rows.data.iter().map(|value| if value.abs() <= ZERO { 0.0 } else { *value }));
-            let stride = self.features;
-            if let Some(lines) = &self.lines {
-                let data = &*scratch;
-                self.forest.walk(data, stride, |row, tree, leaf| {
-                    let said = lines.says(leaf as usize, &data[row * stride..][..stride]);
-                    out[row * groups + tree % groups] += said.unwrap_or(self.leaves[leaf as usize]);
-                });
-            } else if groups == 1 {
-                self.forest.walk(scratch, stride, |row, _, leaf| out[row] += self.leaves[leaf as usize]);
-            } else {
-                self.forest.walk(scratch, stride, |row, tree, leaf| {
-                    out[row * groups + tree % groups] += self.leaves[leaf as usize];
-                });
-            }
-            if scratch.capacity() > 1 << 21 {
-                *scratch = Vec::new();
-            }
-        });
+        let (groups, width) = (self.groups, rows.width);
+        let row_of = |row: usize| &rows.data[row * width..(row + 1) * width];
+        let fill = |row: usize, cells: &mut [f64]| -> Result<(), Infallible> {
+            cells.iter_mut().zip(row_of(row)).for_each(|(cell, value)| *cell = cleaned(*value));
+            Ok(())
+        };
+        let walked = if let Some(lines) = &self.lines {
+            self.forest.walk(rows.count, fill, |row, tree, leaf| {
+                let said = lines.says(leaf as usize, row_of(row));
+                out[row * groups + tree % groups] += said.unwrap_or(self.leaves[leaf as usize]);
+            })
+        } else if groups == 1 {
+            self.forest.walk(rows.count, fill, |row, _, leaf| out[row] += self.leaves[leaf as usize])
+        } else {
+            self.forest.walk(rows.count, fill, |row, tree, leaf| {
+                out[row * groups + tree % groups] += self.leaves[leaf as usize];
+            })
+        };
+        let Ok(()) = walked;
     }
 
     /// Each row's prediction.
@@ -277,7 +274,7 @@ impl Lines {
         let (start, count) = self.spans[leaf];
         let mut sum = self.constant[leaf];
         for (column, weight) in self.columns[start..start + count].iter().zip(&self.weights[start..]) {
-            let value = row[*column as usize];
+            let value = cleaned(row[*column as usize]);
             if value.is_nan() {
                 return None;
             }

@@ -115,6 +115,7 @@ fn gather(attrs: &Attrs<'_>, scores: usize) -> Result<Trees> {
 fn finish<X: Cell>(trees: Trees<X>, scores: usize, start: Vec<f64>, loss: Loss) -> (Boosted<X>, String, u64) {
     let detail = format!("{} trees, {} nodes", trees.count(), trees.nodes());
     let cost = trees.row_cost_ns();
+    let trees = trees.finish();
     (Boosted { trees, scores, start, loss, zero_is_second: true }, detail, cost)
 }
 

@@ -21,18 +21,35 @@ struct Mean {
 
 impl Mean {
     fn sum(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
-        let width = self.width;
-        self.trees.walk(rows, |row, _, says| {
-            for (slot, value) in out[row * width..(row + 1) * width].iter_mut().zip(says) {
-                *slot += value;
-            }
-        })?;
+        match self.width {
+            1 => self.trees.walk(rows, |row, _, says| out[row] += says[0])?,
+            2 => self.add_up::<2>(rows, out)?,
+            3 => self.add_up::<3>(rows, out)?,
+            width => self.trees.walk(rows, |row, _, says| {
+                for (slot, value) in out[row * width..(row + 1) * width].iter_mut().zip(says) {
+                    *slot += value;
+                }
+            })?,
+        }
         if self.count > 1.0 {
             for slot in out {
                 *slot /= self.count;
             }
         }
         Ok(())
+    }
+}
+
+impl Mean {
+    /// For so many classes: few are usual, and a loop whose length is known is none.
+    fn add_up<const WIDTH: usize>(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
+        let (out, _) = out.as_chunks_mut::<WIDTH>();
+        self.trees.walk(rows, |row, _, says| {
+            let slots = &mut out[row];
+            if let Some(says) = says.first_chunk::<WIDTH>() {
+                slots.iter_mut().zip(says).for_each(|(slot, value)| *slot += value);
+            }
+        })
     }
 }
 
@@ -121,6 +138,7 @@ fn gather(attrs: &Attrs<'_>, trees: &[Attrs<'_>], classes: Option<usize>) -> Res
     if trees.is_empty() {
         return Err(attrs.error("it has no trees"));
     }
+    mean.trees = mean.trees.finish();
     Ok(mean)
 }
 

@@ -98,6 +98,7 @@ pub(super) fn read(attrs: &Attrs<'_>) -> Result<Read> {
             .ok_or_else(|| attrs.error("a tree's nodes form no tree"))?;
         trees.add(&raw, 1.0).map_err(|what| attrs.error(format!("a tree: {what}")))?;
     }
+    let trees = trees.finish();
     let denominator = trees.count() as f64 * average_path_length(attrs.float("_max_samples")?);
     let detail = format!("{} trees, {} nodes", trees.count(), trees.nodes());
     let cost = trees.row_cost_ns();

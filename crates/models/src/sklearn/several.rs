@@ -425,6 +425,6 @@ pub(super) fn forest(attrs: &Attrs<'_>, trees: &[Attrs<'_>], labels: Vec<Labels>
     }
     let detail = format!("{} trees, {} nodes, {} answers", all.count(), all.nodes(), classes.len());
     let cost = all.row_cost_ns();
-    let model = Forest { count: trees.len() as f64, trees: all, classes, width };
+    let model = Forest { count: trees.len() as f64, trees: all.finish(), classes, width };
     Ok(Read::new(Role::Several(Box::new(model), labels), detail, cost))
 }

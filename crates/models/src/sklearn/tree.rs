@@ -1,14 +1,10 @@
-//! Decision trees, compiled for walking.
-//!
-//! All trees of an ensemble lie in one array of 16-byte nodes with a node's two children side by side, so a
-//! step is one load, one comparison and one addition, without a branch that could be mispredicted; several
-//! trees are walked at once, so that their loads overlap. A leaf points to itself.
+//! Decision trees and what their leaves say.
 //!
 //! scikit-learn compares a `f32` feature with a `f64` threshold. For a threshold `t`, `x <= t` holds for a
 //! `f32` exactly when `x <= t'`, with `t'` the greatest `f32` that is not above `t`: storing `t'` halves the
 //! node and changes no answer.
 //!
-//! Not here: what leaves add up to (`forest`, `boost`).
+//! Not here: how trees are walked (`crate::trees`), what leaves add up to (`forest`, `boost`).
 
 use super::attrs::Attrs;
 use super::{Evaluated, Rows};
@@ -16,34 +12,24 @@ use crate::array::NdArray;
 use crate::backend::BackendError;
 use crate::error::{LoadError, Result};
 use crate::graph::View;
+use crate::trees::{self, Forest, Missing, Raw, Test};
 
-/// Set in a node's feature when missing values go left.
-const MISSING_LEFT: u32 = 1 << 31;
-/// Set in a node's feature when members of a set of categories go left.
-const CATEGORIES: u32 = 1 << 30;
-/// A node's feature without the flags.
-const FEATURE: u32 = CATEGORIES - 1;
-/// How many trees are walked together.
-const LANES: usize = 8;
+/// Places that remember leaves that were added before; a power of two.
+const RECENT: usize = 1 << 10;
 
 /// The type of a column's values: `f32` as scikit-learn's trees compare them, `f64` as histogram boosting does.
-pub(super) trait Cell: Copy + PartialOrd + Default + Send + Sync + 'static {
-    /// Nothing is greater.
-    const INFINITY: Self;
-
+pub(super) trait Cell: trees::Cell {
     /// Casts a value.
     fn of(value: f64) -> Self;
 
     /// The threshold that decides values of this type as `t` does.
     fn threshold(t: f64) -> Self;
 
-    /// The category that a value means.
-    fn category(self) -> u8;
+    /// Whether it is neither missing nor finite.
+    fn is_infinite(self) -> bool;
 }
 
 impl Cell for f32 {
-    const INFINITY: Self = f32::INFINITY;
-
     fn of(value: f64) -> Self {
         value as f32
     }
@@ -52,14 +38,12 @@ impl Cell for f32 {
         round_down(t)
     }
 
-    fn category(self) -> u8 {
-        self as u8
+    fn is_infinite(self) -> bool {
+        f32::is_infinite(self)
     }
 }
 
 impl Cell for f64 {
-    const INFINITY: Self = f64::INFINITY;
-
     fn of(value: f64) -> Self {
         value
     }
@@ -68,8 +52,8 @@ impl Cell for f64 {
         t
     }
 
-    fn category(self) -> u8 {
-        self as u8
+    fn is_infinite(self) -> bool {
+        f64::is_infinite(self)
     }
 }
 
@@ -83,28 +67,16 @@ pub(super) enum Refuses {
     Nothing,
 }
 
-#[derive(Debug, Clone, Copy, Default)]
-struct Node<X> {
-    threshold: X,
-    feature: u32,
-    /// The left child; the right one follows it. A leaf's own index.
-    left: u32,
-    /// A leaf's place in the values, in units of the width; the number of a split's set.
-    leaf: u32,
-}
-
-/// Trees in one array.
-#[derive(Debug, Default)]
+/// Trees and what their leaves say.
 pub(super) struct Trees<X = f32> {
-    nodes: Vec<Node<X>>,
-    roots: Vec<u32>,
-    sets: Vec<[u32; 8]>,
+    forest: Forest<X>,
     /// What each leaf says: `width` numbers.
     values: Vec<f64>,
     width: usize,
-    features: usize,
     missing_allowed: bool,
     refuses: Refuses,
+    /// Numbers of leaves that were added lately, by the hash of what they say; empty when all trees are there.
+    recent: Vec<u32>,
 }
 
 /// A fitted `sklearn.tree._tree.Tree` before it is compiled.
@@ -161,7 +133,14 @@ impl RawTree {
 impl<X: Cell> Trees<X> {
     /// An empty ensemble whose leaves say `width` numbers each.
     pub(super) fn new(features: usize, width: usize) -> Self {
-        Self { features, width, ..Self::default() }
+        Self {
+            forest: Forest::new(features),
+            values: Vec::new(),
+            width,
+            missing_allowed: false,
+            refuses: Refuses::default(),
+            recent: Vec::new(),
+        }
     }
 
     /// Takes every value, as histogram boosting does.
@@ -172,17 +151,15 @@ impl<X: Cell> Trees<X> {
     }
 
     pub(super) fn count(&self) -> usize {
-        self.roots.len()
+        self.forest.count()
     }
 
     pub(super) fn nodes(&self) -> usize {
-        self.nodes.len()
+        self.forest.nodes()
     }
 
-    /// From measurements: some 2 ns a level with the tables in cache.
     pub(super) fn row_cost_ns(&self) -> u64 {
-        let levels = (self.nodes.len() / self.roots.len().max(1)).max(2).ilog2() + 1;
-        self.roots.len() as u64 * u64::from(levels) * 2
+        self.forest.row_cost_ns()
     }
 
     /// Adds a tree. `scale` multiplies every leaf.
@@ -191,165 +168,91 @@ impl<X: Cell> Trees<X> {
             return Err(format!("a tree with {} values at a leaf, expected {}", raw.width(), self.width));
         }
         self.missing_allowed |= raw.missing_left.is_some();
-        let room = u32::try_from(self.nodes.len() + raw.left.len() * 2).is_ok();
-        if !room {
-            return Err("more than 2^31 nodes".into());
-        }
-        // Breadth first: the levels near the root, which every row touches, lie together.
-        let root = self.nodes.len();
-        self.roots.push(root as u32);
-        self.nodes.push(Node::default());
-        let mut queue = std::collections::VecDeque::from([(0_usize, root)]);
-        let mut placed = 1;
-        while let Some((from, to)) = queue.pop_front() {
-            let (left, right) = (raw.left[from], raw.right[from]);
-            if left < 0 {
-                self.leaf(raw, from, to, scale);
-                continue;
+        let Self { forest, values, width, recent, .. } = self;
+        recent.resize(RECENT, u32::MAX);
+        forest.add(raw.left.len(), |node| {
+            if raw.left[node] < 0 {
+                let says = raw.values[node * *width..(node + 1) * *width].iter().map(|value| value * scale);
+                return Ok(Raw::Leaf(leaf(values, recent, *width, says)));
             }
-            placed += 2;
-            if placed > raw.left.len() {
-                return Err("its nodes form no tree".into());
-            }
-            let child = |index: i64| usize::try_from(index).ok().filter(|index| *index < raw.left.len());
-            let (Some(left), Some(right)) = (child(left), child(right)) else {
-                return Err("a child that does not exist".into());
-            };
-            let feature = usize::try_from(raw.feature[from]).ok().filter(|feature| *feature < self.features);
-            let Some(feature) = feature else { return Err("a split on a column that does not exist".into()) };
-            let missing = raw.missing_left.as_ref().is_some_and(|missing| missing[from] != 0);
-            let set = raw.sets.as_ref().and_then(|sets| sets.get(from).copied().flatten());
-            let (mut flags, mut number) = (if missing { MISSING_LEFT } else { 0 }, 0);
-            if let Some(set) = set {
-                flags |= CATEGORIES;
-                number = self.sets.len() as u32;
-                self.sets.push(set);
-            }
-            let at = self.nodes.len();
-            self.nodes.extend([Node::default(); 2]);
-            self.nodes[to] = Node {
-                threshold: X::threshold(raw.threshold[from]),
-                feature: feature as u32 | flags,
-                left: at as u32,
-                leaf: number,
-            };
-            queue.extend([(left, at), (right, at + 1)]);
-        }
-        Ok(())
+            // A number that is no index is one that no node and no column has.
+            let index = |value: i64| usize::try_from(value).unwrap_or(usize::MAX);
+            let set = raw.sets.as_ref().and_then(|sets| sets.get(node)?.as_ref());
+            Ok(Raw::Split {
+                column: index(raw.feature[node]),
+                test: match set {
+                    Some(set) => Test::MembersLeft(set),
+                    None => Test::AtMost(X::threshold(raw.threshold[node])),
+                },
+                missing: Missing {
+                    left: raw.missing_left.as_ref().is_some_and(|missing| missing[node] != 0),
+                    zero_too: false,
+                },
+                left: index(raw.left[node]),
+                right: index(raw.right[node]),
+            })
+        })
     }
 
-    fn leaf(&mut self, raw: &RawTree, from: usize, to: usize, scale: f64) {
-        let leaf = (self.values.len() / self.width) as u32;
-        let says = &raw.values[from * self.width..(from + 1) * self.width];
-        self.values.extend(says.iter().map(|value| value * scale));
-        // Nothing is greater than infinity, and missing values go left: a leaf always leads to itself.
-        self.nodes[to] = Node { threshold: X::INFINITY, feature: MISSING_LEFT, left: to as u32, leaf };
+    /// All trees are there.
+    pub(super) fn finish(mut self) -> Self {
+        self.forest.finish();
+        self.values.shrink_to_fit();
+        self.recent = Vec::new();
+        self
     }
 
     /// Calls `visit` with each row's index, each tree's index in order, and what the tree says.
     pub(super) fn walk(&self, rows: Rows<'_>, mut visit: impl FnMut(usize, usize, &[f64])) -> Evaluated {
-        // Rows of usual width are cast on the stack.
-        let mut few = [X::default(); 64];
-        let mut many = Vec::new();
-        // A split needs a column to look at even in a model without any.
-        let width = rows.width.max(1);
-        let row = if width <= few.len() {
-            &mut few[..width]
-        } else {
-            many.resize(width, X::default());
-            &mut many[..]
-        };
-        for (index, values) in rows.iter().enumerate() {
-            for (slot, value) in row.iter_mut().zip(values) {
+        debug_assert!(self.recent.is_empty(), "a forest that is not finished");
+        let width = self.width;
+        let fill = |index: usize, cells: &mut [X]| {
+            let row = &rows.data[index * rows.width..(index + 1) * rows.width];
+            let (mut missing, mut infinite) = (false, false);
+            for (slot, value) in cells.iter_mut().zip(row) {
                 *slot = X::of(*value);
+                missing |= slot.is_missing();
+                infinite |= slot.is_infinite();
             }
-            if self.has_missing(row, index)? || !self.sets.is_empty() {
-                self.walk_row::<true>(row, |tree, says| visit(index, tree, says));
-            } else {
-                self.walk_row::<false>(row, |tree, says| visit(index, tree, says));
-            }
+            self.check(missing, infinite, index)
+        };
+        self.forest.walk(rows.count, fill, |row, tree, leaf| {
+            visit(row, tree, &self.values[leaf as usize * width..][..width]);
+        })
+    }
+
+    /// An error if the model refuses such a row.
+    fn check(&self, missing: bool, infinite: bool, row: usize) -> Evaluated {
+        if infinite && self.refuses == Refuses::Infinite {
+            let what = "Input X contains infinity or a value too large for dtype('float32')";
+            return Err(BackendError::Input(format!("{what} (row {row})")));
+        }
+        if missing && !self.missing_allowed {
+            return Err(BackendError::Input(format!("Input X contains NaN (row {row})")));
         }
         Ok(())
     }
-
-    /// Whether values of the row are missing; an error if the model refuses some.
-    fn has_missing(&self, row: &[X], index: usize) -> Evaluated<bool> {
-        let (mut missing, mut infinite) = (false, false);
-        for value in row {
-            missing |= is_nan(*value);
-            infinite |= *value == X::INFINITY || *value == X::of(f64::NEG_INFINITY);
-        }
-        if infinite && self.refuses == Refuses::Infinite {
-            let what = "Input X contains infinity or a value too large for dtype('float32')";
-            return Err(BackendError::Input(format!("{what} (row {index})")));
-        }
-        if missing && !self.missing_allowed {
-            return Err(BackendError::Input(format!("Input X contains NaN (row {index})")));
-        }
-        Ok(missing)
-    }
-
-    fn walk_row<const MISSING: bool>(&self, row: &[X], mut visit: impl FnMut(usize, &[f64])) {
-        let mut groups = self.roots.chunks_exact(LANES);
-        let mut tree = 0;
-        for roots in &mut groups {
-            let mut at = [0_u32; LANES];
-            at.copy_from_slice(roots);
-            loop {
-                let mut moved = 0;
-                for lane in &mut at {
-                    let next = self.step::<MISSING>(*lane, row);
-                    moved |= next ^ *lane;
-                    *lane = next;
-                }
-                if moved == 0 {
-                    break;
-                }
-            }
-            for lane in at {
-                visit(tree, self.says(lane));
-                tree += 1;
-            }
-        }
-        for root in groups.remainder() {
-            let mut at = *root;
-            loop {
-                let next = self.step::<MISSING>(at, row);
-                if next == at {
-                    break;
-                }
-                at = next;
-            }
-            visit(tree, self.says(at));
-            tree += 1;
-        }
-    }
-
-    #[inline(always)]
-    fn step<const MISSING: bool>(&self, at: u32, row: &[X]) -> u32 {
-        let node = &self.nodes[at as usize];
-        let value = row[(node.feature & FEATURE) as usize];
-        let mut right = value > node.threshold;
-        if MISSING && is_nan(value) {
-            right = node.feature & MISSING_LEFT == 0;
-        } else if MISSING && node.feature & CATEGORIES != 0 {
-            let (set, category) = (&self.sets[node.leaf as usize], value.category());
-            right = set[usize::from(category / 32)] >> (category % 32) & 1 == 0;
-        }
-        node.left + u32::from(right)
-    }
-
-    #[inline(always)]
-    fn says(&self, at: u32) -> &[f64] {
-        let start = self.nodes[at as usize].leaf as usize * self.width;
-        &self.values[start..start + self.width]
-    }
 }
 
-/// Only what is missing differs from itself.
-#[allow(clippy::eq_op)]
-fn is_nan<X: Cell>(value: X) -> bool {
-    value != value
+/// The number of a leaf that says this. Many leaves of a forest say the same (that all is of one class): those
+/// that were added lately are found again, which saves memory and, at run time, cache.
+fn leaf(values: &mut Vec<f64>, recent: &mut [u32], width: usize, says: impl Iterator<Item = f64>) -> u32 {
+    let start = values.len();
+    values.extend(says);
+    let (before, own) = values.split_at(start);
+    let hash = own.iter().fold(0_u64, |hash, value| {
+        (hash ^ value.to_bits()).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)
+    });
+    let number = (start / width.max(1)) as u32;
+    let slot = &mut recent[hash as usize % RECENT];
+    let known = before.get(*slot as usize * width..(*slot as usize + 1) * width);
+    let same = |known: &[f64]| known.iter().zip(own).all(|(a, b)| a.to_bits() == b.to_bits());
+    if known.is_some_and(same) {
+        values.truncate(start);
+        return *slot;
+    }
+    *slot = number;
+    number
 }
 
 /// The greatest `f32` that is not above `t`.

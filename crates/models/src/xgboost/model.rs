@@ -41,8 +41,22 @@ pub(super) struct Model {
 }
 
 thread_local! {
-    /// Rows in 32 bits, reused from call to call.
-    static SCRATCH: RefCell<(Vec<f32>, Vec<f32>)> = const { RefCell::new((Vec::new(), Vec::new())) };
+    /// Scores, reused from call to call.
+    static SCORES: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Writes a row in 32 bits; infinite values are refused.
+fn fill(row: &[f64], cells: &mut [f32], index: usize) -> Evaluated {
+    let mut infinite = false;
+    for (cell, value) in cells.iter_mut().zip(row) {
+        *cell = *value as f32;
+        infinite |= cell.is_infinite();
+    }
+    if infinite {
+        let what = "Input data contains infinity or a value too large for 32 bits";
+        return Err(BackendError::Input(format!("{what} (row {index})")));
+    }
+    Ok(())
 }
 
 impl Model {
@@ -139,58 +153,24 @@ impl Model {
 
     /// Each row's scores; `out` has `rows × groups` elements.
     pub(super) fn scores(&self, rows: Rows<'_>, out: &mut [f32]) -> Evaluated {
-        SCRATCH.with_borrow_mut(|(scratch, _)| {
-            // A split needs a column to look at even in a model without any.
-            let stride = self.features.max(1);
-            scratch.clear();
-            scratch.reserve(rows.count * stride);
-            for value in rows.data {
-                scratch.push(*value as f32);
-            }
-            if scratch.iter().any(|value| value.is_infinite()) {
-                let row = scratch.iter().position(|value| value.is_infinite()).unwrap_or(0) / stride;
-                let what = "Input data contains infinity or a value too large for 32 bits";
-                scratch.clear();
-                return Err(BackendError::Input(format!("{what} (row {row})")));
-            }
-            scratch.resize(rows.count * stride, 0.0);
-            self.add_up(scratch, stride, out);
-            if scratch.capacity() > 1 << 22 {
-                *scratch = Vec::new();
-            }
-            Ok(())
-        })
-    }
-
-    fn add_up(&self, rows: &[f32], stride: usize, out: &mut [f32]) {
         let outputs = self.groups();
+        let fill =
+            |row: usize, cells: &mut [f32]| fill(&rows.data[row * rows.width..][..rows.width], cells, row);
         match &self.core {
-            Core::Linear(weights) => {
-                let (weights, bias) = weights.split_at(self.features * outputs);
-                for (row, out) in rows.chunks_exact(stride).zip(out.chunks_exact_mut(outputs)) {
-                    for (group, slot) in out.iter_mut().enumerate() {
-                        *slot = bias[group] + self.base[group];
-                        for (value, weights) in row.iter().zip(weights.chunks_exact(outputs)) {
-                            if !value.is_nan() {
-                                *slot += value * weights[group];
-                            }
-                        }
-                    }
-                }
-            }
+            Core::Linear(weights) => self.add_lines(weights, rows, out),
             Core::Trees { forest, groups, weights, leaves, width } => {
                 out.chunks_exact_mut(outputs).for_each(|row| row.copy_from_slice(&self.base));
                 match (weights, *width) {
                     (None, 1) if outputs == 1 => {
-                        forest.walk(rows, stride, |row, _, leaf| out[row] += leaves[leaf as usize]);
+                        forest.walk(rows.count, fill, |row, _, leaf| out[row] += leaves[leaf as usize])
                     }
-                    (None, 1) => forest.walk(rows, stride, |row, tree, leaf| {
+                    (None, 1) => forest.walk(rows.count, fill, |row, tree, leaf| {
                         out[row * outputs + groups[tree]] += leaves[leaf as usize];
                     }),
-                    (Some(weights), 1) => forest.walk(rows, stride, |row, tree, leaf| {
+                    (Some(weights), 1) => forest.walk(rows.count, fill, |row, tree, leaf| {
                         out[row * outputs + groups[tree]] += leaves[leaf as usize] * weights[tree];
                     }),
-                    (weights, width) => forest.walk(rows, stride, |row, tree, leaf| {
+                    (weights, width) => forest.walk(rows.count, fill, |row, tree, leaf| {
                         let weight = weights.as_ref().map_or(1.0, |weights| weights[tree]);
                         let says = &leaves[leaf as usize * width..][..width];
                         for (slot, value) in out[row * outputs..][..outputs].iter_mut().zip(says) {
@@ -200,6 +180,24 @@ impl Model {
                 }
             }
         }
+    }
+
+    fn add_lines(&self, weights: &[f32], rows: Rows<'_>, out: &mut [f32]) -> Evaluated {
+        let outputs = self.groups();
+        let (weights, bias) = weights.split_at(self.features * outputs);
+        let mut cells = vec![0.0; self.features];
+        for (index, (row, out)) in rows.iter().zip(out.chunks_exact_mut(outputs)).enumerate() {
+            fill(row, &mut cells, index)?;
+            for (group, slot) in out.iter_mut().enumerate() {
+                *slot = bias[group] + self.base[group];
+                for (value, weights) in cells.iter().zip(weights.chunks_exact(outputs)) {
+                    if !value.is_nan() {
+                        *slot += value * weights[group];
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Each row's prediction; `out` has `rows × width` elements.
@@ -219,14 +217,14 @@ impl Model {
     }
 
     fn with_scores(&self, rows: Rows<'_>, then: impl FnOnce(&mut [f32])) -> Evaluated {
-        let mut scores = SCRATCH.with_borrow_mut(|(_, scores)| std::mem::take(scores));
+        let mut scores = SCORES.take();
         scores.clear();
         scores.resize(rows.count * self.groups(), 0.0);
         let done = self.scores(rows, &mut scores);
         if done.is_ok() {
             then(&mut scores);
         }
-        SCRATCH.with_borrow_mut(|(_, slot)| *slot = scores);
+        SCORES.set(scores);
         done
     }
 
@@ -306,6 +304,7 @@ fn compile(
             })
             .map_err(named)?;
     }
+    forest.finish();
     Ok(Core::Trees { forest, groups, weights, leaves, width })
 }
 

@@ -1,0 +1,309 @@
+//! Ensembles of decision trees, compiled at load and laid out for walking.
+//!
+//! A forest is compiled twice. `nodes` is for few rows and for large trees: one array of small nodes, walked for
+//! several rows (or, where there are few rows, through several trees) at once. `blend` is for batches and trees of
+//! some hundred leaves: values become ranks of one byte, and a tree decides 64 rows in as many steps as it has
+//! splits, with whatever vector instructions the processor has. Both find the same leaves, and a caller adds up
+//! what they say tree by tree for every row, whatever the number of rows and the kind of walk: sums come out the
+//! same to the bit. Rows are taken in blocks that stay in cache while tree after tree passes.
+//!
+//! Measurements and what else was tried: docs/adr/0017.
+//!
+//! Not here: what the leaves add up to, and the files (`sklearn`, `xgboost`, `lightgbm`, `catboost`).
+
+mod blend;
+mod cell;
+mod nodes;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use cell::Cell;
+
+use blend::Blend;
+use cell::INDEX_MAX;
+use nodes::{
+    Ahead, CATEGORIES, COLUMN, MEMBERS_LEFT, MISSING, MISSING_LEFT, Node, Nodes, PLAIN, SPECIAL, Sets, Wide,
+    ZERO_MISSING, by_size, lockstep, slice,
+};
+
+/// The most columns an ensemble may have; one more is the leaves'.
+pub(crate) const COLUMNS_MAX: usize = COLUMN as usize;
+/// Words of all sets of categories: nodes of a small file can name one large set many times.
+const WORDS_MAX: usize = 1 << 26;
+/// How many rows, or trees, are walked together.
+const LANES: usize = 16;
+/// Fewer rows are walked one by one, several trees at once.
+const ROWS_MIN: usize = 12;
+/// From how many rows on ranks pay for being made.
+const BLEND_MIN: usize = 8;
+/// Bytes of a block of rows: a block and a tree stay in the second cache.
+const BLOCK_BYTES: usize = 1 << 19;
+/// Cells that a thread keeps between calls.
+const CELLS_KEPT_MAX: usize = 1 << 20;
+
+/// A node as a file has it.
+pub(crate) enum Raw<'a, X> {
+    /// A leaf and its number, which the visitor gets.
+    Leaf(u32),
+    /// A split; children are indices in the file's order.
+    Split { column: usize, test: Test<'a, X>, missing: Missing, left: usize, right: usize },
+}
+
+/// What decides a split.
+pub(crate) enum Test<'a, X> {
+    /// Values up to it go left.
+    AtMost(X),
+    /// Categories whose bit is set go right.
+    MembersRight(&'a [u32]),
+    /// Categories whose bit is set go left.
+    MembersLeft(&'a [u32]),
+}
+
+/// Where missing values go.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Missing {
+    pub(crate) left: bool,
+    /// Whether zero is missing too.
+    pub(crate) zero_too: bool,
+}
+
+/// Where a tree's nodes start.
+#[derive(Debug, Clone, Copy)]
+struct Tree {
+    start: u32,
+}
+
+/// Trees in one table.
+pub(crate) struct Forest<X> {
+    nodes: Nodes<X>,
+    trees: Vec<Tree>,
+    sets: Sets,
+    columns: usize,
+    is_special: bool,
+    blend: Option<Box<Blend<X>>>,
+}
+
+impl<X: Cell> Forest<X> {
+    /// No trees yet, over so many columns.
+    pub(crate) fn new(columns: usize) -> Self {
+        Self {
+            nodes: Nodes::Narrow(Vec::new()),
+            trees: Vec::new(),
+            sets: Sets::default(),
+            columns: columns.min(COLUMNS_MAX),
+            is_special: false,
+            blend: None,
+        }
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.trees.len()
+    }
+
+    pub(crate) fn nodes(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Keeps the first trees only.
+    pub(crate) fn truncate(&mut self, trees: usize) {
+        if trees < self.trees.len() {
+            self.nodes.truncate(self.trees[trees].start as usize);
+            self.trees.truncate(trees);
+            self.finish();
+        }
+    }
+
+    /// Compiles what is walked in batches. Without it all answers are the same, but slower.
+    pub(crate) fn finish(&mut self) {
+        self.nodes.shrink_to_fit();
+        self.trees.shrink_to_fit();
+        self.blend = Blend::new(self).map(Box::new);
+    }
+
+    /// For one row alone, from measurements: a level takes 3 ns where the nodes lie in the second cache, more where
+    /// they do not. Rows in batches take a third of it or less.
+    pub(crate) fn row_cost_ns(&self) -> u64 {
+        let levels = (self.nodes.len() / self.trees.len().max(1)).max(2).ilog2() + 1;
+        let level_ns = match self.nodes.bytes() {
+            0..=0xf_ffff => 3,
+            0x10_0000..=0x3f_ffff => 6,
+            _ => 11,
+        };
+        self.trees.len() as u64 * u64::from(levels) * level_ns + 100
+    }
+
+    /// Adds a tree of `count` nodes whose root is node 0. What forms no tree is an error that names the node.
+    pub(crate) fn add<'a>(
+        &mut self,
+        count: usize,
+        mut node: impl FnMut(usize) -> Result<Raw<'a, X>, String>,
+    ) -> Result<(), String> {
+        if count == 0 {
+            return Err("it has no nodes".into());
+        }
+        let Some(start) = self.nodes.len().checked_add(count).and_then(|end| u32::try_from(end).ok()) else {
+            return Err("more than 2^32 nodes".into());
+        };
+        let start = Tree { start: start - count as u32 };
+        // Breadth first, so that children come after their parents.
+        let mut placed: Vec<Wide<X>> = vec![Wide::default()];
+        let mut order = vec![0_usize];
+        for to in 0.. {
+            let Some(from) = order.get(to).copied() else { break };
+            let left = placed.len() as u32;
+            placed[to] = match node(from)? {
+                Raw::Leaf(number) if number > INDEX_MAX => return Err("more than 2^30 leaves".into()),
+                Raw::Leaf(number) => Wide {
+                    threshold: X::of_index(number),
+                    word: MISSING_LEFT | self.columns as u32,
+                    left: to as u32,
+                },
+                Raw::Split { column, test, missing, left: first, right: second } => {
+                    if placed.len() + 2 > count {
+                        return Err(format!("node {from}: its nodes form no tree"));
+                    }
+                    if first >= count || second >= count {
+                        return Err(format!("node {from}: a child that does not exist"));
+                    }
+                    if column >= self.columns {
+                        return Err(format!("node {from}: a split on column {column} of {}", self.columns));
+                    }
+                    placed.extend([Wide::default(); 2]);
+                    order.extend([first, second]);
+                    let mut word = column as u32;
+                    if missing.left {
+                        word |= MISSING_LEFT;
+                    }
+                    if missing.zero_too {
+                        word |= ZERO_MISSING;
+                        self.is_special = true;
+                    }
+                    let threshold =
+                        self.threshold(test, &mut word).map_err(|what| format!("node {from}: {what}"))?;
+                    Wide { threshold, word, left }
+                }
+            };
+        }
+        self.trees.push(start);
+        self.nodes.extend(&by_size(&placed));
+        Ok(())
+    }
+
+    /// The nodes of a tree, whatever their kind.
+    fn tree(&self, tree: usize) -> Vec<Wide<X>> {
+        let end = self.trees.get(tree + 1).map_or(self.nodes.len(), |next| next.start as usize);
+        self.nodes.tree(self.trees[tree].start as usize..end)
+    }
+
+    fn threshold(&mut self, test: Test<'_, X>, word: &mut u32) -> Result<X, String> {
+        let members = match test {
+            Test::AtMost(threshold) => return Ok(threshold),
+            Test::MembersRight(members) => members,
+            Test::MembersLeft(members) => {
+                *word |= MEMBERS_LEFT;
+                members
+            }
+        };
+        if self.sets.words() + members.len() > WORDS_MAX {
+            return Err("the sets of categories are too large".into());
+        }
+        *word |= CATEGORIES;
+        self.is_special = true;
+        Ok(X::of_index(self.sets.add(members)))
+    }
+
+    /// Calls `visit` with the row, the tree and the leaf's number, for each row in the order of the trees. `fill`
+    /// writes a row's columns; where it fails, the walk ends, and some rows may have been visited.
+    pub(crate) fn walk<E>(
+        &self,
+        count: usize,
+        mut fill: impl FnMut(usize, &mut [X]) -> Result<(), E>,
+        mut visit: impl FnMut(usize, usize, u32),
+    ) -> Result<(), E> {
+        // Behind the last column is the one that leaves look at.
+        let stride = self.columns + 1;
+        let block = (BLOCK_BYTES / size_of::<X>() / stride).max(LANES).min(count);
+        X::with_scratch(|cells| {
+            if cells.len() < block * stride {
+                cells.resize(block * stride, X::MISSING);
+            }
+            for first in (0..count).step_by(block.max(1)) {
+                let rows = block.min(count - first);
+                let cells = &mut cells[..rows * stride];
+                let mut has_missing = false;
+                for (row, cells) in cells.chunks_exact_mut(stride).enumerate() {
+                    let (columns, last) = cells.split_at_mut(stride - 1);
+                    fill(first + row, columns)?;
+                    has_missing |= columns.iter().fold(false, |is, value| is | value.is_missing());
+                    last[0] = X::MISSING;
+                }
+                let visit = |row: usize, tree, leaf| visit(first + row, tree, leaf);
+                match &self.blend {
+                    Some(blend) if rows >= BLEND_MIN => blend.walk(cells, stride, visit),
+                    _ => self.walk_block(cells, has_missing, visit),
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn walk_block(&self, cells: &[X], has_missing: bool, visit: impl FnMut(usize, usize, u32)) {
+        match (&self.nodes, self.is_special, has_missing) {
+            (Nodes::Narrow(nodes), false, false) => self.walk_nodes::<PLAIN, _>(nodes, cells, visit),
+            (Nodes::Narrow(nodes), ..) => self.walk_nodes::<MISSING, _>(nodes, cells, visit),
+            (Nodes::Wide(nodes), false, false) => self.walk_nodes::<PLAIN, _>(nodes, cells, visit),
+            (Nodes::Wide(nodes), false, true) => self.walk_nodes::<MISSING, _>(nodes, cells, visit),
+            (Nodes::Wide(nodes), true, _) => self.walk_nodes::<SPECIAL, _>(nodes, cells, visit),
+        }
+    }
+
+    fn walk_nodes<const MODE: u8, N: Node<X>>(
+        &self,
+        nodes: &[N],
+        cells: &[X],
+        mut visit: impl FnMut(usize, usize, u32),
+    ) {
+        let stride = self.columns + 1;
+        let count = cells.len() / stride;
+        let row = |index: usize| &cells[index * stride..(index + 1) * stride];
+        if count < ROWS_MIN {
+            for index in 0..count {
+                self.walk_row::<MODE, N>(nodes, row(index), |tree, leaf| visit(index, tree, leaf));
+            }
+            return;
+        }
+        for tree in 0..self.trees.len() {
+            let own = slice(nodes, &self.trees, tree);
+            // While this tree is walked, the next one comes into the cache.
+            let next = slice(nodes, &self.trees, (tree + 1).min(self.trees.len() - 1));
+            let mut ahead = Ahead::new(next, count.div_ceil(LANES));
+            for first in (0..count).step_by(LANES) {
+                ahead.fetch();
+                // Behind the last row it is walked again, for nobody.
+                let rows = std::array::from_fn(|lane| row((first + lane).min(count - 1)));
+                let leaves: [u32; LANES] = lockstep::<MODE, LANES, X, N>([own; LANES], rows, &self.sets);
+                for (lane, leaf) in leaves.into_iter().enumerate().take(count - first) {
+                    visit(first + lane, tree, leaf);
+                }
+            }
+        }
+    }
+
+    /// One row through several trees at a time.
+    fn walk_row<const MODE: u8, N: Node<X>>(
+        &self,
+        nodes: &[N],
+        row: &[X],
+        mut visit: impl FnMut(usize, u32),
+    ) {
+        let count = self.trees.len();
+        for first in (0..count).step_by(LANES) {
+            // Behind the last tree it is walked again, for nobody.
+            let trees = std::array::from_fn(|lane| slice(nodes, &self.trees, (first + lane).min(count - 1)));
+            let leaves = lockstep::<MODE, LANES, X, N>(trees, [row; LANES], &self.sets);
+            for (lane, leaf) in leaves.into_iter().enumerate().take(count - first) {
+                visit(first + lane, leaf);
+            }
+        }
+    }
+}
