@@ -5,6 +5,7 @@ import urllib.error
 import urllib.request
 
 import joblib
+import pytest
 from conftest import KUBECTLS
 
 
@@ -49,6 +50,33 @@ def test_a_package_that_is_no_pipeline_is_a_400(cluster):
     assert code == 400 and json.loads(text)["message"]
 
 
+def pipeline(tasks):
+    """IR of tasks of one component that prints; `tasks` maps names to what they depend on."""
+    executor = {"container": {"image": "busybox", "command": ["true"]}}
+    return {
+        "schemaVersion": "2.1.0",
+        "sdkVersion": "kfp-2.17.0",
+        "pipelineInfo": {"name": "broken"},
+        "components": {"comp-say": {"executorLabel": "exec-say"}},
+        "deploymentSpec": {"executors": {"exec-say": executor}},
+        "root": {"dag": {"tasks": {
+            name: {"taskInfo": {"name": name}, "componentRef": {"name": component}, "dependentTasks": after}
+            for name, (component, after) in tasks.items()
+        }}},
+    }
+
+
+@pytest.mark.parametrize("tasks, said", [
+    ({"a": ("comp-none", [])}, "comp-none"),
+    ({"a": ("comp-say", ["b"]), "b": ("comp-say", ["a"])}, "cycle"),
+    ({"a": ("comp-say", ["nobody"])}, "nobody"),
+])
+def test_a_pipeline_that_cannot_run_is_a_400_that_names_the_fault(cluster, tasks, said):
+    base = cluster.status()["addresses"]["pipelines"]
+    code, text = post(f"{base}/apis/v2beta1/runs", {"display_name": "x", "pipeline_spec": pipeline(tasks)})
+    assert code == 400 and said in json.loads(text)["message"], (code, text)
+
+
 def test_a_foreign_host_header_is_refused_on_every_face(cluster):
     addresses = cluster.status()["addresses"]
     for part, path in [("pipelines", "/apis/v2beta1/healthz"), ("mlflow", "/health")]:
@@ -64,8 +92,6 @@ def test_another_user_of_the_machine_gets_nothing(cluster):
     import os
 
     if os.geteuid() != 0:
-        import pytest
-
         pytest.skip("needs root to become another user")
     url = cluster.status()["addresses"]["mlflow"] + "/api/2.0/mlflow/experiments/search"
     code = (
