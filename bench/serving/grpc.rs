@@ -1,10 +1,11 @@
 //! A closed-loop load generator for gRPC: some connections, each with some calls under way at any time.
 //!
 //! `grpc ADDRESS MODEL CONNECTIONS STREAMS SECONDS` asks for one row of four numbers over and over and prints one line
-//! of JSON: calls, errors, rate, and quantiles of the latency in microseconds. One event loop for one connection,
-//! and one for each CPU for more.
+//! of JSON: calls, errors, rate, quantiles of the latency in microseconds and the bytes of a reply's message. One event
+//! loop for one connection, and one for each CPU for more.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -13,6 +14,9 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// Of the last reply, without gRPC's prefix.
+static REPLY_BYTES: AtomicUsize = AtomicUsize::new(0);
 
 fn message(model: &str) -> Bytes {
     let numbers: Vec<u8> = [5.1_f64, 3.5, 1.4, 0.2].iter().flat_map(|number| number.to_le_bytes()).collect();
@@ -57,6 +61,7 @@ async fn connection(
                 let status = body.trailers().and_then(|trailers| trailers.get("grpc-status"));
                 failed += u64::from(status.is_none_or(|status| status != "0"));
                 latencies.push(start.elapsed().as_micros() as u32);
+                REPLY_BYTES.store(body.to_bytes().len().saturating_sub(5), Relaxed);
             }
             Ok::<_, Error>((latencies, failed))
         }));
@@ -96,11 +101,12 @@ fn main() -> Result<(), Error> {
     let quantile = |share: f64| all.get((all.len() as f64 * share) as usize).copied().unwrap_or(0);
     let rate = all.len() as f64 / seconds as f64;
     println!(
-        "{{\"requests\":{},\"errors\":{failures},\"rate\":{rate:.0},\"p50_us\":{},\"p99_us\":{},\"p999_us\":{}}}",
+        "{{\"requests\":{},\"errors\":{failures},\"rate\":{rate:.0},\"p50_us\":{},\"p99_us\":{},\"p999_us\":{},\"reply_bytes\":{}}}",
         all.len(),
         quantile(0.5),
         quantile(0.99),
-        quantile(0.999)
+        quantile(0.999),
+        REPLY_BYTES.load(Relaxed)
     );
     Ok(())
 }

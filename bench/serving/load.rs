@@ -1,6 +1,6 @@
 //! A closed-loop load generator: each connection sends a request when its last one is answered.
 //!
-//! `load ADDRESS PATH BODY CONNECTIONS SECONDS` prints one line of JSON: requests, errors, rate, and quantiles of
+//! `load ADDRESS PATH BODY CONNECTIONS SECONDS [HEADER…]`, where a body may be `@FILE`, prints one line of JSON: requests, errors, rate, and quantiles of
 //! the latency in microseconds. One thread, one event loop: the generator should be no louder than its subject.
 
 use std::time::{Duration, Instant};
@@ -60,19 +60,25 @@ async fn client(address: String, request: Vec<u8>, until: Instant, warm: Instant
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().collect();
-    let [_, address, path, body, connections, seconds] = args.as_slice() else {
-        return Err("usage: load ADDRESS PATH BODY CONNECTIONS SECONDS".into());
+    let [_, address, path, body, connections, seconds, headers @ ..] = args.as_slice() else {
+        return Err("usage: load ADDRESS PATH BODY CONNECTIONS SECONDS [HEADER…]".into());
+    };
+    let body = match body.strip_prefix('@') {
+        Some(file) => std::fs::read(file)?,
+        None => body.as_bytes().to_vec(),
     };
     let (connections, seconds): (usize, f64) = (connections.parse()?, seconds.parse()?);
     let length = body.len();
-    let request = format!(
-        "POST {path} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+    let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\n{headers}content-length: {length}\r\n\r\n"
     );
+    let request = [head.into_bytes(), body].concat();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let warm = Instant::now() + Duration::from_millis(300);
     let until = warm + Duration::from_secs_f64(seconds);
     let seen = runtime.block_on(async {
-        let spawn = |_| tokio::spawn(client(address.clone(), request.clone().into_bytes(), until, warm));
+        let spawn = |_| tokio::spawn(client(address.clone(), request.clone(), until, warm));
         let tasks: Vec<_> = (0..connections).map(spawn).collect();
         let mut all = Seen::default();
         for task in tasks {

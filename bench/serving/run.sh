@@ -1,23 +1,27 @@
 #!/usr/bin/env bash
-# The serving rows of `make bench`: the released binary beside a bare axum echo and KServe's Python server.
-# SLIPWAY_BENCH_KSERVE names a Python that has kserve; without it one is made once (pip), and where that fails
-# the row is left out and said to be.
+# The serving rows of `make bench`: the released binary beside echoes, KServe's Python server and MLServer.
+# The peers' environments are made once (pip); where that fails the peer is left out and said to be.
 set -euo pipefail
 bin=$(readlink -f "${1:?usage: run.sh PATH_OF_SLIPWAY}")
 here=$(cd "$(dirname "$0")" && pwd)
 cache=${SLIPWAY_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/slipway}
 (cd "$here/../.." && cargo build --release --locked -q -p infer --examples)
 examples=${CARGO_TARGET_DIR:-$here/../../target}/release/examples
-kserve=${SLIPWAY_BENCH_KSERVE:-$cache/kserve/bin/python}
-if [ ! -x "$kserve" ]; then
-    python3 -m venv "$cache/kserve" && "$cache/kserve/bin/pip" install -q kserve scikit-learn joblib || true
-fi
-peer=()
-if "$kserve" -c 'import kserve, sklearn, joblib' 2>/dev/null; then
-    "$kserve" -c 'import importlib.metadata as m; print(*("%s %s" % (n, m.version(n)) for n in ("kserve", "scikit-learn")), sep=", ")'
-    peer=(--kserve "$kserve")
-else
-    echo "kserve cannot be installed here: its row is left out"
-fi
-python3 "$here/run.py" --slipway "$bin" --examples "$examples" "${peer[@]}"
+peers=()
+peer() { # peer NAME IMPORTS PACKAGES...: adds --NAME PYTHON where the packages can be had.
+    local name=$1 imports=$2 python=$cache/$1/bin/python
+    shift 2
+    if ! "$python" -c "import $imports" 2>/dev/null; then
+        python3 -m venv "$cache/$name" && "$cache/$name/bin/pip" install -q --disable-pip-version-check "$@" || true
+    fi
+    if "$python" -c "import $imports" 2>/dev/null; then
+        "$python" -c 'import importlib.metadata as m, sys; print(*("%s %s" % (n, m.version(n)) for n in sys.argv[1:]), sep=", ")' "$@"
+        peers+=("--$name" "$python")
+    else
+        echo "$name cannot be installed here: its rows are left out"
+    fi
+}
+peer kserve kserve,sklearn,joblib kserve scikit-learn joblib
+peer mlserver mlserver,mlserver_sklearn mlserver mlserver-sklearn
+python3 "$here/run.py" --slipway "$bin" --examples "$examples" --python "$cache/python/bin/python" "${peers[@]}"
 exec python3 "$here/observed.py" --slipway "$bin" --examples "$examples"
