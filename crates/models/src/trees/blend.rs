@@ -13,9 +13,9 @@
 //! Not here: few rows, trees of more leaves (`nodes`).
 #![allow(unsafe_code)] // Instructions that are found at run time: loads and stores of vectors, calls (see `Level`).
 
-use super::Forest;
 use super::cell::Cell;
 use super::nodes::{CATEGORIES, COLUMN, MISSING_LEFT, Wide, ZERO_MISSING};
+use super::{Forest, Found};
 
 /// The most leaves of a tree: leaves and splits together have numbers of one byte.
 const LEAVES_MAX: usize = 128;
@@ -165,9 +165,9 @@ impl<X: Cell> Blend<X> {
         }
     }
 
-    /// See [`Forest::walk`].
-    pub(super) fn walk(&self, cells: &[X], stride: usize, visit: impl FnMut(usize, usize, u32)) {
-        self.walk_at(Level::here(), cells, stride, visit);
+    /// Finds the leaves of rows of which the first is number `first`.
+    pub(super) fn walk(&self, cells: &[X], stride: usize, first: usize, found: &mut dyn FnMut(Found<'_>)) {
+        self.walk_at(Level::here(), cells, stride, first, found);
     }
 
     /// The same with these instructions.
@@ -176,20 +176,20 @@ impl<X: Cell> Blend<X> {
         level: Level,
         cells: &[X],
         stride: usize,
-        mut visit: impl FnMut(usize, usize, u32),
+        first: usize,
+        found: &mut dyn FnMut(Found<'_>),
     ) {
         let rows = cells.len() / stride;
-        let mut first = 0;
-        while first < rows {
-            let left = rows - first;
-            let cells = &cells[first * stride..];
-            let visit = |row: usize, tree, leaf| visit(first + row, tree, leaf);
+        let mut done = 0;
+        while done < rows {
+            let left = rows - done;
+            let cells = &cells[done * stride..];
             if left > SMALL {
-                self.block::<WIDE>(level, cells, stride, left.min(WIDE), visit);
-                first += WIDE;
+                self.block::<WIDE>(level, cells, stride, left.min(WIDE), first + done, found);
+                done += WIDE;
             } else {
-                self.block::<SMALL>(level, cells, stride, left.min(SMALL), visit);
-                first += SMALL;
+                self.block::<SMALL>(level, cells, stride, left, first + done, found);
+                done += SMALL;
             }
         }
     }
@@ -200,7 +200,8 @@ impl<X: Cell> Blend<X> {
         cells: &[X],
         stride: usize,
         rows: usize,
-        mut visit: impl FnMut(usize, usize, u32),
+        first: usize,
+        found: &mut dyn FnMut(Found<'_>),
     ) {
         let mut said = Said::<W>([[0; W]; 2 * LEAVES_MAX]);
         said.0.iter_mut().take(LEAVES_MAX).enumerate().for_each(|(leaf, said)| said.fill(leaf as u8));
@@ -211,13 +212,15 @@ impl<X: Cell> Blend<X> {
             self.rank(cells, stride, rows, ranks);
             for (tree, span) in self.trees.windows(2).enumerate() {
                 let steps = &self.steps[span[0].steps as usize..span[1].steps as usize];
-                let leaves = &self.leaves[span[0].leaves as usize..span[1].leaves as usize];
+                let own = &self.leaves[span[0].leaves as usize..span[1].leaves as usize];
                 level.blend(steps, ranks, &mut said);
                 // A tree of one leaf has no steps: every row is at the first.
-                let found = if steps.is_empty() { 0 } else { LEAVES_MAX + steps.len() - 1 };
-                for (row, leaf) in said.0[found].iter().enumerate().take(rows) {
-                    visit(row, tree, leaves[usize::from(*leaf)]);
+                let last = if steps.is_empty() { 0 } else { LEAVES_MAX + steps.len() - 1 };
+                let mut leaves = [0; W];
+                for (slot, leaf) in leaves.iter_mut().zip(&said.0[last]).take(rows) {
+                    *slot = own[usize::from(*leaf)];
                 }
+                found(Found::Rows { first, tree, leaves: &leaves[..rows] });
             }
         });
     }

@@ -73,6 +73,14 @@ struct Tree {
     start: u32,
 }
 
+/// Numbers of leaves that were found.
+enum Found<'a> {
+    /// By rows from the first one on, of one tree.
+    Rows { first: usize, tree: usize, leaves: &'a [u32] },
+    /// By trees from the first one on, of one row.
+    Trees { row: usize, first: usize, leaves: &'a [u32] },
+}
+
 /// Trees in one table.
 pub(crate) struct Forest<X> {
     nodes: Nodes<X>,
@@ -220,6 +228,29 @@ impl<X: Cell> Forest<X> {
         mut fill: impl FnMut(usize, &mut [X]) -> Result<(), E>,
         mut visit: impl FnMut(usize, usize, u32),
     ) -> Result<(), E> {
+        let mut outcome = Ok(());
+        let mut fill = |row: usize, cells: &mut [X]| {
+            outcome = fill(row, cells);
+            outcome.is_ok()
+        };
+        self.walk_blocks(count, &mut fill, &mut |found| match found {
+            Found::Rows { first, tree, leaves } => {
+                leaves.iter().enumerate().for_each(|(row, leaf)| visit(first + row, tree, *leaf));
+            }
+            Found::Trees { row, first, leaves } => {
+                leaves.iter().enumerate().for_each(|(tree, leaf)| visit(row, first + tree, *leaf));
+            }
+        });
+        outcome
+    }
+
+    /// All of a walk that need not be compiled for each model's way of adding up.
+    fn walk_blocks(
+        &self,
+        count: usize,
+        fill: &mut dyn FnMut(usize, &mut [X]) -> bool,
+        found: &mut dyn FnMut(Found<'_>),
+    ) {
         // Behind the last column is the one that leaves look at.
         let stride = self.columns + 1;
         let block = (BLOCK_BYTES / size_of::<X>() / stride).max(LANES).min(count);
@@ -233,42 +264,44 @@ impl<X: Cell> Forest<X> {
                 let mut has_missing = false;
                 for (row, cells) in cells.chunks_exact_mut(stride).enumerate() {
                     let (columns, last) = cells.split_at_mut(stride - 1);
-                    fill(first + row, columns)?;
+                    if !fill(first + row, columns) {
+                        return;
+                    }
                     has_missing |= columns.iter().fold(false, |is, value| is | value.is_missing());
                     last[0] = X::MISSING;
                 }
-                let visit = |row: usize, tree, leaf| visit(first + row, tree, leaf);
                 match &self.blend {
-                    Some(blend) if rows >= BLEND_MIN => blend.walk(cells, stride, visit),
-                    _ => self.walk_block(cells, has_missing, visit),
+                    Some(blend) if rows >= BLEND_MIN => blend.walk(cells, stride, first, found),
+                    _ => self.walk_block(cells, has_missing, first, found),
                 }
             }
-            Ok(())
-        })
+        });
     }
 
-    fn walk_block(&self, cells: &[X], has_missing: bool, visit: impl FnMut(usize, usize, u32)) {
+    fn walk_block(&self, cells: &[X], has_missing: bool, first: usize, found: &mut dyn FnMut(Found<'_>)) {
         match (&self.nodes, self.is_special, has_missing) {
-            (Nodes::Narrow(nodes), false, false) => self.walk_nodes::<PLAIN, _>(nodes, cells, visit),
-            (Nodes::Narrow(nodes), ..) => self.walk_nodes::<MISSING, _>(nodes, cells, visit),
-            (Nodes::Wide(nodes), false, false) => self.walk_nodes::<PLAIN, _>(nodes, cells, visit),
-            (Nodes::Wide(nodes), false, true) => self.walk_nodes::<MISSING, _>(nodes, cells, visit),
-            (Nodes::Wide(nodes), true, _) => self.walk_nodes::<SPECIAL, _>(nodes, cells, visit),
+            (Nodes::Narrow(nodes), false, false) => self.walk_nodes::<PLAIN, _>(nodes, cells, first, found),
+            (Nodes::Narrow(nodes), ..) => self.walk_nodes::<MISSING, _>(nodes, cells, first, found),
+            (Nodes::Wide(nodes), false, false) => self.walk_nodes::<PLAIN, _>(nodes, cells, first, found),
+            (Nodes::Wide(nodes), false, true) => self.walk_nodes::<MISSING, _>(nodes, cells, first, found),
+            (Nodes::Wide(nodes), true, _) => self.walk_nodes::<SPECIAL, _>(nodes, cells, first, found),
         }
     }
 
+    /// Walks rows of which the first is number `first`.
     fn walk_nodes<const MODE: u8, N: Node<X>>(
         &self,
         nodes: &[N],
         cells: &[X],
-        mut visit: impl FnMut(usize, usize, u32),
+        first: usize,
+        found: &mut dyn FnMut(Found<'_>),
     ) {
         let stride = self.columns + 1;
         let count = cells.len() / stride;
         let row = |index: usize| &cells[index * stride..(index + 1) * stride];
         if count < ROWS_MIN {
             for index in 0..count {
-                self.walk_row::<MODE, N>(nodes, row(index), |tree, leaf| visit(index, tree, leaf));
+                self.walk_row::<MODE, N>(nodes, row(index), first + index, found);
             }
             return;
         }
@@ -277,14 +310,13 @@ impl<X: Cell> Forest<X> {
             // While this tree is walked, the next one comes into the cache.
             let next = slice(nodes, &self.trees, (tree + 1).min(self.trees.len() - 1));
             let mut ahead = Ahead::new(next, count.div_ceil(LANES));
-            for first in (0..count).step_by(LANES) {
+            for start in (0..count).step_by(LANES) {
                 ahead.fetch();
                 // Behind the last row it is walked again, for nobody.
-                let rows = std::array::from_fn(|lane| row((first + lane).min(count - 1)));
+                let rows = std::array::from_fn(|lane| row((start + lane).min(count - 1)));
                 let leaves: [u32; LANES] = lockstep::<MODE, LANES, X, N>([own; LANES], rows, &self.sets);
-                for (lane, leaf) in leaves.into_iter().enumerate().take(count - first) {
-                    visit(first + lane, tree, leaf);
-                }
+                let leaves = &leaves[..LANES.min(count - start)];
+                found(Found::Rows { first: first + start, tree, leaves });
             }
         }
     }
@@ -293,17 +325,16 @@ impl<X: Cell> Forest<X> {
     fn walk_row<const MODE: u8, N: Node<X>>(
         &self,
         nodes: &[N],
-        row: &[X],
-        mut visit: impl FnMut(usize, u32),
+        cells: &[X],
+        row: usize,
+        found: &mut dyn FnMut(Found<'_>),
     ) {
         let count = self.trees.len();
         for first in (0..count).step_by(LANES) {
             // Behind the last tree it is walked again, for nobody.
             let trees = std::array::from_fn(|lane| slice(nodes, &self.trees, (first + lane).min(count - 1)));
-            let leaves = lockstep::<MODE, LANES, X, N>(trees, [row; LANES], &self.sets);
-            for (lane, leaf) in leaves.into_iter().enumerate().take(count - first) {
-                visit(first + lane, leaf);
-            }
+            let leaves = lockstep::<MODE, LANES, X, N>(trees, [cells; LANES], &self.sets);
+            found(Found::Trees { row, first, leaves: &leaves[..LANES.min(count - first)] });
         }
     }
 }

@@ -236,8 +236,6 @@ impl<X: Cell> Nodes<X> {
 
 /// Walks until every lane is at a leaf and returns the leaves' numbers. Lane `i` begins at the first of `trees[i]`,
 /// whose indices stay within it, and sees the row `rows[i]`, which has every column that the tree looks at.
-///
-/// A function of its own: it is long, and who walks is compiled once for each model's way of adding up.
 #[inline(never)]
 pub(super) fn lockstep<const MODE: u8, const LANES: usize, X: Cell, N: Node<X>>(
     trees: [&[N]; LANES],

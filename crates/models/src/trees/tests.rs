@@ -142,7 +142,12 @@ fn check<X: Cell + std::fmt::Debug>(trees: &[Plain<X>], rows: &[Vec<X>], must_bl
         let cells: Vec<X> = rows.iter().flat_map(|row| row.iter().copied().chain([X::MISSING])).collect();
         for level in Level::all() {
             let mut found = vec![Vec::new(); rows.len()];
-            blend.walk_at(*level, &cells, stride, |row, _, leaf| found[row].push(leaf));
+            blend.walk_at(*level, &cells, stride, 0, &mut |some| match some {
+                Found::Rows { first, leaves, .. } => {
+                    leaves.iter().enumerate().for_each(|(row, leaf)| found[first + row].push(*leaf));
+                }
+                Found::Trees { .. } => unreachable!("a blend finds leaves of several rows"),
+            });
             assert_eq!(found, want, "{level:?}");
         }
     }
