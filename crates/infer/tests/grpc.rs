@@ -9,6 +9,7 @@ use codecs::wire::{Fields, put_bytes, put_bytes_always, put_int, put_message};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use infer::config::observing::{Sampler, Traces};
 use infer::{Config, Personality};
 use support::Running;
 
@@ -328,6 +329,35 @@ fn messages_come_in_pieces_and_compressed() {
     let outcome = client.with(INFER, &[("grpc-encoding", "gzip")], vec![packed.clone().into()]);
     assert_eq!(outcome.code, 0, "{outcome:?}");
     assert_eq!(client.with(INFER, &[], vec![packed.into()]).code, 3);
+}
+
+#[test]
+fn calls_are_counted_and_belong_to_their_trace() {
+    let collector = support::collector::Collector::start();
+    let client = Client::new(Personality::Kserve, |config| {
+        config.observing.sampler = Sampler { parent_based: true, ratio: 0.0 };
+        config.observing.traces = Some(Traces {
+            url: collector.url.clone(),
+            is_json: false,
+            headers: Vec::new(),
+            resource: Vec::new(),
+            delay: Duration::ZERO,
+        });
+    });
+    let parent = ("traceparent", "00-0102030405060708090a0b0c0d0e0f10-00f067aa0ba902b7-01");
+    client.with(INFER, &[parent], vec![framed(&infer_request("iris", "1", &ROWS, true))]).only();
+    assert_eq!(client.call(INFER, &infer_request("iris", "2", &ROWS[..3], true)).code, 3);
+    let body = collector.next().body;
+    let trace: Vec<u8> = (1..=16).collect();
+    assert!(body.windows(16).any(|bytes| bytes == trace), "{body:?}");
+    let (_, text) = client.server.ask("GET", "/metrics", "");
+    for line in [
+        "slipway_serve_calls_total{model=\"iris\",version=\"1\",result=\"ok\"} 1",
+        "slipway_serve_call_seconds_count{model=\"iris\",version=\"1\",api=\"Infer\",entrypoint=\"GRPC\"} 2",
+        "request_predict_seconds_count{model_name=\"iris\"} 1",
+    ] {
+        assert!(text.contains(line), "{line} in {text}");
+    }
 }
 
 #[test]
