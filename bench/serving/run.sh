@@ -24,4 +24,10 @@ peer() { # peer NAME IMPORTS PACKAGES...: adds --NAME PYTHON where the packages 
 peer kserve kserve,sklearn,joblib kserve scikit-learn joblib
 peer mlserver mlserver,mlserver_sklearn mlserver mlserver-sklearn
 python3 "$here/run.py" --slipway "$bin" --examples "$examples" --python "$cache/python/bin/python" "${peers[@]}"
-exec python3 "$here/observed.py" --slipway "$bin" --examples "$examples"
+python3 "$here/observed.py" --slipway "$bin" --examples "$examples"
+for numpy in "$cache/python/bin/python" "$cache/kserve/bin/python" python3; do
+    if "$numpy" -c 'import numpy' 2>/dev/null; then
+        exec python3 "$here/batching.py" --slipway "$bin" --examples "$examples" --python "$numpy"
+    fi
+done
+echo "no Python here has numpy: the row batching is left out"

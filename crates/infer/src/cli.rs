@@ -6,6 +6,7 @@
 //!
 //! Not here: what the values do (`Config`).
 
+mod batches;
 mod lists;
 mod observing;
 pub mod tfs;
@@ -15,6 +16,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Parser};
 
+pub use batches::Batches;
 pub use lists::Lists;
 pub use observing::Observing;
 
@@ -52,6 +54,9 @@ pub struct Args {
     /// What the server tells of its inside.
     #[command(flatten)]
     pub observing: Observing,
+    /// How calls wait for their evaluation.
+    #[command(flatten)]
+    pub batches: Batches,
     /// Threads that serve; by default (and for KServe's default of 1) one for each CPU.
     #[arg(long)]
     pub workers: Option<usize>,
@@ -159,6 +164,7 @@ impl Args {
             return Err("--model_sha256 is of the one model in --model_dir; models of a list have theirs in their own documents".to_owned());
         }
         self.observing.apply(&mut config)?;
+        self.batches.apply(&mut config)?;
         config.body_bytes_max = self.max_body_bytes;
         Ok(config)
     }
@@ -166,8 +172,6 @@ impl Args {
     /// What was asked for and has no effect, for the log.
     pub fn without_effect(&self) -> Vec<&'static str> {
         let all = [
-            // Checked, and not carried out yet: each call runs alone.
-            (self.lists.enable_batching, "enable_batching"),
             (self.max_threads.is_some(), "max_threads"),
             (self.max_asyncio_workers.is_some(), "max_asyncio_workers"),
             (self.nthread.is_some(), "nthread"),
@@ -214,6 +218,19 @@ mod tests {
     }
 
     #[test]
+    fn flags_say_how_calls_wait() {
+        use crate::config::Mode;
+        let mode = |args: &[&str]| config(args, None).expect("legal flags").queueing.mode;
+        assert_eq!(mode(&[]), Mode::Auto);
+        assert_eq!(mode(&["--batching=off"]), Mode::Alone);
+        let Mode::Fixed(fixed) = mode(&["--max_batch_size=32", "--batch_timeout_micros=5000"]) else {
+            panic!("as the flags say")
+        };
+        assert_eq!((fixed.rows_max, fixed.wait_max.as_millis()), (32, 5));
+        assert!(matches!(mode(&["--enable_batching"]), Mode::Fixed(_)));
+    }
+
+    #[test]
     fn what_is_not_served_is_refused_by_name() {
         for (args, word) in [
             (&["--protocol", "v3"][..], "v3"),
@@ -221,6 +238,9 @@ mod tests {
             (&["--no_such_flag"], "--no_such_flag"),
             (&["--model_name", "a/b"], "a/b"),
             (&["--http_port", "99999"], "99999"),
+            (&["--batching", "perhaps"], "perhaps"),
+            (&["--max_batch_size", "0"], "--max_batch_size 0"),
+            (&["--batch_timeout_micros", "5"], "--max_batch_size"),
         ] {
             let error = config(args, None).expect_err(word);
             assert!(error.contains(word), "{error}");

@@ -51,6 +51,11 @@ pub(crate) fn submit(work: impl FnOnce() + Send + 'static) -> Result<(), Refusal
     }
 }
 
+/// Whether work waits for a thread.
+pub(crate) fn is_waited_for() -> bool {
+    !pool().receiver.is_empty()
+}
+
 /// Runs work on the pool and waits for what it returns.
 pub(crate) async fn aside<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,

@@ -19,7 +19,6 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use codecs::v1::write_error;
-use models::Outputs;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
@@ -28,14 +27,11 @@ use crate::control;
 use crate::date::Date;
 use crate::drive::{self, Desk, INLINE_BYTES_MAX};
 use crate::events::{self, Mode};
-use crate::exchange::{Kind, Protocol, Reply};
+use crate::exchange::{Kind, Reply};
 use crate::grpc;
 use crate::http::{Encoding, HEAD_BYTES_MAX, Head, Meta, Parsed, Verb, parse_head, write_head};
 use crate::metrics::{self, Api, Entry, Metrics};
 use crate::observe::{Outcome, Tags, Watch, admin};
-use crate::routes::tfs::Tfs;
-use crate::routes::v1::V1;
-use crate::routes::v2::{Ids, V2};
 use crate::routes::{Routed, route};
 use crate::served::Served;
 use crate::shared::Shared;
@@ -53,6 +49,9 @@ const REPLIES_MAX: usize = 64 << 10;
 const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n";
 
 mod body;
+mod scratch;
+
+use scratch::Scratch;
 mod wake;
 
 enum Body {
@@ -60,34 +59,6 @@ enum Body {
     Inline(Range<usize>),
     /// Moved out of it.
     Own(Vec<u8>),
-}
-
-/// Buffers that live as long as the connection.
-#[derive(Default)]
-struct Scratch {
-    v1: V1,
-    v2: V2,
-    tfs: Tfs,
-    outputs: Outputs,
-    reply: Reply,
-    /// Of events.
-    ids: Ids,
-}
-
-impl Scratch {
-    /// Gives back what a large request left, so that idle connections stay small.
-    fn shrink(&mut self) {
-        const KEEP: usize = 64 << 10;
-        self.v1.shrink();
-        self.v2.shrink();
-        self.tfs.shrink();
-        if self.reply.body.capacity() > KEEP {
-            self.reply.body = Vec::new();
-        }
-        if self.outputs.tensors().iter().map(|tensor| tensor.bytes().len()).sum::<usize>() > KEEP {
-            self.outputs = Outputs::new();
-        }
-    }
 }
 
 /// Why a connection ends.
@@ -98,6 +69,8 @@ enum End {
     Refused(u16, &'static str),
     /// The client speaks HTTP/2.
     Http2,
+    /// The client asks for more than the front does.
+    Moves,
 }
 
 impl From<io::Error> for End {
@@ -122,26 +95,36 @@ struct Connection<S> {
     metrics: Arc<Metrics>,
     stop: CancellationToken,
     end_of_life: Option<Instant>,
-    /// Load and unload calls are carried out here.
-    is_open: bool,
-    /// Whoever reaches this connection may look inside.
-    is_admin: bool,
+    rights: Rights,
 }
 
-/// Serves a connection until it ends.
-pub(crate) async fn serve(
-    stream: impl Stream,
+/// What a connection may ask for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rights {
+    /// Load and unload calls are carried out here.
+    pub(crate) is_open: bool,
+    /// Whoever reaches this connection may look inside.
+    pub(crate) is_admin: bool,
+    /// Only what is known without a model.
+    pub(crate) is_front: bool,
+}
+
+/// Serves a connection until it ends, or asks the front for more than it does: then gives it back, with what was read
+/// and not answered. `begun` was read from it before.
+pub(crate) async fn serve<S: Stream>(
+    stream: S,
+    begun: Bytes,
     shared: Arc<Shared>,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
-    (is_open, is_admin): (bool, bool),
-) {
+    rights: Rights,
+) -> Option<(S, Bytes)> {
     let end_of_life = shared.end_of_life();
     let mut connection = Connection {
         stream,
-        input: Vec::new(),
+        input: begun.to_vec(),
         start: 0,
-        end: 0,
+        end: begun.len(),
         replies: Vec::new(),
         scratch: Scratch::default(),
         date: Date::new(),
@@ -151,25 +134,31 @@ pub(crate) async fn serve(
         metrics,
         stop,
         end_of_life,
-        is_open,
-        is_admin,
+        rights,
     };
     match connection.messages().await {
         Err(End::Refused(status, why)) => connection.refuse(status, why).await,
         Err(End::Http2) => {
-            let Connection { stream, input, start, end, shared, metrics, stop, is_open, .. } = connection;
+            let Connection { stream, input, start, end, shared, metrics, stop, .. } = connection;
+            let is_open = rights.is_open;
             let is_local = stream.is_local();
             let stream = Rewound::new(Bytes::copy_from_slice(&input[start..end]), stream);
             drop(input);
             if is_local {
                 let stream = grpc::Legal::new(stream);
-                return Box::pin(grpc::serve(stream, shared, metrics, stop, is_open)).await;
+                Box::pin(grpc::serve(stream, shared, metrics, stop, is_open)).await;
+                return None;
             }
             // Boxed: it is large, and connections that speak HTTP/1.1 are to stay small.
             Box::pin(grpc::serve(stream, shared, metrics, stop, is_open)).await;
         }
+        Err(End::Moves) => {
+            let begun = Bytes::copy_from_slice(&connection.input[connection.start..connection.end]);
+            return Some((connection.stream, begun));
+        }
         Ok(()) | Err(End::Quiet) => {}
     }
+    None
 }
 
 /// Waits for what `poll` polls, at most about as long as the limit. The timer was set for some earlier wait; only
@@ -226,6 +215,10 @@ impl<S: Stream> Connection<S> {
                 Parsed::Refused(status, why) => return Err(End::Refused(status, why)),
                 Parsed::Head(head) => {
                     self.since = None;
+                    if self.rights.is_front && !matches!(head.verb, Verb::Get | Verb::Head) {
+                        self.flush().await?;
+                        return Err(End::Moves);
+                    }
                     let keep = self.message(&head).await?;
                     if !keep {
                         return self.flush().await.map_err(End::from);
@@ -298,7 +291,7 @@ impl<S: Stream> Connection<S> {
         self.scratch.reply.clear();
         let query = base + head.query.start..base + head.query.end;
         let query = std::str::from_utf8(&self.input[query]).unwrap_or_default();
-        let page = if self.is_admin { admin::page(head.verb, asked, query) } else { None };
+        let page = if self.rights.is_admin { admin::page(head.verb, asked, query) } else { None };
         let mut routed = match page {
             Some(page) => Routed::Page(page),
             None => route(head.verb, asked, &self.shared, &mut self.scratch.reply),
@@ -337,7 +330,8 @@ impl<S: Stream> Connection<S> {
                     Body::Inline(range) => &self.input[range.clone()],
                     Body::Own(body) => &body[..],
                 };
-                control::answer(&order, body, &self.shared, self.is_open, &mut self.scratch.reply).await;
+                control::answer(&order, body, &self.shared, self.rights.is_open, &mut self.scratch.reply)
+                    .await;
             }
         }
         self.dress(&head.meta).await?;

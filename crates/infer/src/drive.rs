@@ -1,7 +1,8 @@
 //! One call from body to reply: parse, evaluate, write, each on the thread it belongs to.
 //!
-//! A small body of a quick model is done where it arrives, without a pause. A large body is parsed, evaluated
-//! and answered on a compute thread, with the protocol's buffers taken along.
+//! A small body of a quick model is done where it arrives, without a pause. A large body is parsed and answered on a
+//! compute thread, with the protocol's buffers taken along; its evaluation is in between where it is quick, else it
+//! waits in the model's queue like any other.
 //!
 //! Not here: sockets (`connection`), what bodies mean (`exchange::Protocol`).
 
@@ -12,7 +13,7 @@ use bytes::Bytes;
 use models::Outputs;
 
 use crate::compute;
-use crate::evaluate::{self, Call};
+use crate::evaluate::{self, Begun, Call};
 use crate::exchange::{Asked, Message, Protocol, Reply};
 use crate::http::Meta;
 use crate::metrics::Metrics;
@@ -194,16 +195,36 @@ async fn large<P: Protocol>(
         body,
         meta: *meta,
     };
-    let done = compute::aside(move || {
-        let result = job.all();
-        (job, result)
+    let begun = compute::aside(move || {
+        let begun = job.begin();
+        (job, begun)
     });
-    let (job, result) = done.await?;
+    let (mut job, begun) = begun.await?;
+    let result = match begun {
+        Begun::Done(result) => result,
+        Begun::Waits(ticket) => {
+            let (outputs, result) = ticket.await;
+            job.outputs = outputs;
+            match result {
+                Ok(()) if job.is_small() => job.finish(),
+                Ok(()) => {
+                    let finished = compute::aside(move || {
+                        let result = job.finish();
+                        (job, result)
+                    });
+                    let (finished, result) = finished.await?;
+                    job = finished;
+                    result
+                }
+                Err(refusal) => Err(refusal),
+            }
+        }
+    };
     (*protocol, *outputs, *reply, *marks) = (job.protocol, job.outputs, job.reply, job.marks);
     result
 }
 
-/// A large call on its way through a compute thread.
+/// A large call on its way through compute threads.
 struct Job<P> {
     protocol: P,
     outputs: Outputs,
@@ -215,7 +236,16 @@ struct Job<P> {
 }
 
 impl<P: Protocol> Job<P> {
-    fn all(&mut self) -> Result<(), Refusal> {
+    /// As far as it goes without waiting: to the end where the evaluation is short.
+    fn begin(&mut self) -> Begun {
+        match self.evaluate() {
+            Ok(Begun::Done(result)) => Begun::Done(result.and_then(|()| self.finish())),
+            Ok(waits) => waits,
+            Err(refusal) => Begun::Done(Err(refusal)),
+        }
+    }
+
+    fn evaluate(&mut self) -> Result<Begun, Refusal> {
         self.marks.began = Instant::now();
         if let Some(other) = choose(&self.protocol, &self.served, &self.body)? {
             self.served = other;
@@ -227,8 +257,16 @@ impl<P: Protocol> Job<P> {
         let inputs = self.protocol.inputs(&self.served, &self.body)?;
         let deadline = deadline(&asked, &self.meta, self.marks.arrived);
         let (served, rows, priority) = (&self.served, asked.rows, asked.priority);
-        evaluate::run_here(Call { served, rows, inputs: &inputs, priority, deadline }, &mut self.outputs)?;
-        drop(inputs);
+        Ok(evaluate::begin(Call { served, rows, inputs: &inputs, priority, deadline }, &mut self.outputs))
+    }
+
+    /// Whether writing the answer is short.
+    fn is_small(&self) -> bool {
+        let bytes: usize = self.outputs.tensors().iter().map(|tensor| tensor.bytes().len()).sum();
+        bytes <= INLINE_BYTES_MAX / 4
+    }
+
+    fn finish(&mut self) -> Result<(), Refusal> {
         self.marks.evaluated = Some(Instant::now());
         self.protocol.write(&self.served, &self.body, &self.outputs, &mut self.reply)?;
         self.marks.written = Some(Instant::now());

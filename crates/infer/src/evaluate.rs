@@ -1,10 +1,10 @@
 //! One call of a model: tensors in, tensors out, on whichever thread it belongs.
 //!
-//! Short work runs where it is asked, on the event loop; longer work on the compute threads, so that no client
-//! delays another; models with a batcher go through its queue. Dropping the future of [`run`] cancels the call:
-//! what has not begun never begins.
+//! Short work runs where it is asked, on the event loop; longer work waits in its model's queue for the compute
+//! threads, so that no client delays another. Dropping the future of [`run`] cancels the call: what has not begun
+//! never begins.
 //!
-//! Not here: bytes (`exchange`), which version (`repository`).
+//! Not here: bytes (`exchange`), which version (`repository`), what runs together (`batch`).
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -12,12 +12,12 @@ use std::time::Instant;
 
 use models::{Batch, Outputs, Tensor};
 
-use crate::compute;
+use crate::batch::{self, Ticket};
 use crate::refusal::{Reason, Refusal};
 use crate::served::Served;
 
 /// Beyond this many nanoseconds, a batch leaves the event loop so that other connections go on.
-const INLINE_NS_MAX: u64 = 300_000;
+pub(crate) const INLINE_NS_MAX: u64 = 300_000;
 
 /// The tensors of a call, without an allocation for the usual one.
 #[derive(Debug)]
@@ -60,9 +60,10 @@ impl Call<'_> {
         self.served.backend.row_cost_ns().saturating_mul(self.rows as u64) <= INLINE_NS_MAX
     }
 
-    fn in_time(&self) -> Result<(), Refusal> {
+    /// Refuses a call whose deadline has passed.
+    pub(crate) fn in_time(&self, now: Instant) -> Result<(), Refusal> {
         match self.deadline {
-            Some(deadline) if Instant::now() >= deadline => {
+            Some(deadline) if now >= deadline => {
                 Err(Refusal::new(Reason::Deadline, "the deadline passed before the evaluation began"))
             }
             _ => Ok(()),
@@ -70,29 +71,44 @@ impl Call<'_> {
     }
 }
 
-/// Evaluates a call; `outputs` is cleared first. Inline where it is short, else on the compute threads.
+/// Evaluates a call; `outputs` is cleared first. At once where it is short, else in its turn on the compute threads.
 pub async fn run(call: Call<'_>, outputs: &mut Outputs) -> Result<(), Refusal> {
-    if call.is_short() {
-        return run_here(call, outputs);
+    match begin(call, outputs) {
+        Begun::Done(result) => result,
+        Begun::Waits(ticket) => {
+            let (own, result) = ticket.await;
+            *outputs = own;
+            result
+        }
     }
-    call.in_time()?;
-    let served = call.served.clone();
-    let inputs: Vec<Tensor<'static>> = call.inputs.iter().map(Tensor::to_static).collect();
-    let (rows, priority, deadline) = (call.rows, call.priority, call.deadline);
-    let mut own = std::mem::take(outputs);
-    let (own, result) = compute::aside(move || {
-        let call = Call { served: &served, rows, inputs: &inputs, priority, deadline };
-        let result = run_here(call, &mut own);
-        (own, result)
-    })
-    .await?;
-    *outputs = own;
-    result
 }
 
-/// Evaluates a call on this thread, however long that takes.
+/// How far [`begin`] came.
+pub(crate) enum Begun {
+    /// To the end.
+    Done(Result<(), Refusal>),
+    /// Into the queue; the outputs come with the answer.
+    Waits(Ticket),
+}
+
+/// Evaluates a short call on this thread; lets a long one wait for the compute threads. Never blocks.
+pub(crate) fn begin(call: Call<'_>, outputs: &mut Outputs) -> Begun {
+    if call.is_short()
+        && let Some(_turn) = batch::turn(&call)
+    {
+        return Begun::Done(run_here(call, outputs));
+    }
+    match batch::enter(call, outputs) {
+        Ok(ticket) => Begun::Waits(ticket),
+        Err(refusal) => Begun::Done(Err(refusal)),
+    }
+}
+
+/// Evaluates a call on this thread, however long that takes, and past its model's queue.
 pub fn run_here(call: Call<'_>, outputs: &mut Outputs) -> Result<(), Refusal> {
-    call.in_time()?;
+    if call.deadline.is_some() {
+        call.in_time(Instant::now())?;
+    }
     outputs.clear();
     call.served.backend.run(&Batch { rows: call.rows, inputs: call.inputs }, outputs)?;
     Ok(())

@@ -14,6 +14,7 @@
 use std::ops::Deref;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -22,6 +23,7 @@ use codecs::v1::{self, Expected, write_error};
 use models::explain::sampled::{Sampled, Sampling};
 use models::explain::{Asked, Background, Explain, Explanation, explainer};
 use models::{Backend, Limits};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::bind::wrong;
 use crate::compute;
@@ -34,6 +36,9 @@ use crate::served::Served;
 const PAIRS_MAX: usize = 4_000_000;
 /// The same for sampling, which asks the model some 2,000 times for each pair.
 const SAMPLED_PAIRS_MAX: usize = 2_000;
+
+/// Explanations that wait for their turn, at most.
+const WAITING_MAX: usize = 64;
 
 /// Where a version was read from, and its explainer once it was asked for.
 pub struct Origin {
@@ -77,14 +82,35 @@ impl Origin {
 const CHANGED: &str =
     "the model's file has changed since it was read; it can be explained once it is loaded again";
 
+/// Lets explanations have half of the compute threads, so that predictions always find one.
+async fn turn() -> Result<SemaphorePermit<'static>, Refusal> {
+    static TURNS: OnceLock<Semaphore> = OnceLock::new();
+    static WAITING: AtomicUsize = AtomicUsize::new(0);
+    /// Counts down however the wait ends.
+    struct Waits;
+    impl Drop for Waits {
+        fn drop(&mut self) {
+            WAITING.fetch_sub(1, Relaxed);
+        }
+    }
+    let waiting = WAITING.fetch_add(1, Relaxed);
+    let _waits = Waits;
+    if waiting >= WAITING_MAX {
+        return Err(Refusal::new(Reason::QueueFull, "too many explanations wait; try again later"));
+    }
+    let turns = TURNS.get_or_init(|| Semaphore::new((compute::threads() / 2).max(1)));
+    turns.acquire().await.map_err(|_| Refusal::new(Reason::Internal, "explanations have ended"))
+}
+
+async fn in_turn(served: &Arc<Served>, body: Bytes) -> Result<Vec<u8>, Refusal> {
+    let _turn = turn().await?;
+    let own = served.clone();
+    compute::aside(move || explain(&own, &body)).await?
+}
+
 /// Answers `:explain`. The reply comes cleared.
 pub(crate) async fn answer(served: &Arc<Served>, body: Bytes, reply: &mut Reply) {
-    let own = served.clone();
-    let explained = match compute::aside(move || explain(&own, &body)).await {
-        Ok(explained) => explained,
-        Err(refusal) => Err(refusal),
-    };
-    match explained {
+    match in_turn(served, body).await {
         Ok(text) => reply.body = text,
         Err(refusal) => {
             reply.status = refusal.http();

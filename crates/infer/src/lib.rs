@@ -10,12 +10,13 @@
 //! * `routes` says what a path means; `drive` takes one call from its body to its reply in the protocol (`exchange`)
 //!   that the path or method named; `bind` matches a request's tensors with a model's inputs.
 //! * [`compare`] asks two models about the same data, and tells what changed between them.
-//! * [`repository`] knows which models and versions answer and follows their folders; [`evaluate`] runs one call; `compute` are the threads
-//!   for what is long; `proof` is what a version must show before it answers.
+//! * [`repository`] knows which models and versions answer and follows their folders; [`evaluate`] runs one call, [`batch`] lets what is
+//!   long wait and run together; `compute` are the threads for that; `proof` is what a version must show before it answers.
 //! * `metrics` counts every call, `observe` looks at some and has the admin's pages.
 //!
 //! Not here: Kubernetes, and anything about a model's inside (`models`).
 
+pub mod batch;
 mod bind;
 mod buffers;
 pub mod cli;

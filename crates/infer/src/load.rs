@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use models::{Backend, Chosen, Folder, Limits, LoadError, Method, Native};
 
+use crate::config::Queueing;
 use crate::explain::Origin;
 use crate::files::Disk;
 use crate::proof::{self, Digests, Wishes};
@@ -30,6 +31,7 @@ pub(crate) struct Order {
     pub(crate) personality: Personality,
     pub(crate) method: Method,
     pub(crate) limits: Limits,
+    pub(crate) queueing: Queueing,
 }
 
 /// Reads a model. Blocks. The error is a text for people.
@@ -57,6 +59,7 @@ pub(crate) fn load(order: &Order) -> Result<Served, String> {
     let load_time = start.elapsed();
     served.about = About { file: chosen.path, load_time, ..about };
     served.origin = Some(origin);
+    served.queue_by(&order.queueing);
     proof::prove(&served, &order.folder, &order.model, &order.wishes)?;
     report(&served, &order.path);
     Ok(served)

@@ -14,6 +14,8 @@ use std::time::Duration;
 
 use models::{Backend, Dims, Entry, Through};
 
+use crate::batch::Queue;
+use crate::config::Queueing;
 use crate::explain::Origin;
 use crate::metrics::Slot;
 
@@ -155,6 +157,8 @@ pub struct Served {
     pub named: Named,
     /// The model's other signatures, sorted by name. Only the default one has any.
     others: Vec<Arc<Served>>,
+    /// Where its calls wait that are not short.
+    pub queue: Queue,
     /// Who is told of its end.
     pub(crate) gone: Arc<Gone>,
     /// Where its calls are counted, from the first on.
@@ -207,6 +211,7 @@ impl Served {
             others: Vec::new(),
             gone: Arc::default(),
             slot: OnceLock::new(),
+            queue: Queue::default(),
         }
     }
 
@@ -220,6 +225,20 @@ impl Served {
         };
         let served = Self::single(self.name.clone(), self.version, self.personality, Box::new(through));
         Self { named, gone: self.gone.clone(), ..served }
+    }
+
+    /// Says how calls wait, of all signatures. To be called before the version answers.
+    pub fn queue_by(&mut self, rules: &Queueing) {
+        self.queue = Queue::new(rules.clone());
+        for other in self.others.iter_mut().filter_map(Arc::get_mut) {
+            other.queue_by(rules);
+        }
+    }
+
+    /// Whether rows of different calls may stand in one batch: not where a tensor has no rows, or nobody knows.
+    pub(crate) fn has_rows(&self) -> bool {
+        let signature = self.backend.signature();
+        signature.inputs.iter().chain(&signature.outputs).all(|spec| spec.dims == Dims::Rows)
     }
 
     /// All signatures of the version, sorted by name.

@@ -1,9 +1,12 @@
 //! Threads, and the end of a server.
 //!
-//! Each worker is a thread with a single-threaded event loop; a connection lives and dies on one worker, so
-//! nothing on its path is locked or moved between CPUs. One task for each listener accepts and gives each connection
+//! Each worker is a thread with a single-threaded event loop; a connection that calls models lives on one worker, so
+//! nothing on its path is locked or moved between CPUs. A thread in front of them accepts and gives each connection
 //! to the worker that has the fewest: with a handful of long-lived connections, which is how gateways connect, the
 //! kernel's hashing over `SO_REUSEPORT` sockets would leave some CPUs idle.
+//!
+//! The front keeps connections as long as they ask for nothing but what is known without a model: health, states,
+//! metrics. However much the workers have to do, a probe waits for none of it.
 //!
 //! The end has an order: first readiness says no while connections are still taken, then connections are told that
 //! no more requests are read, then what is under way finishes.
@@ -17,12 +20,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::connection;
+use crate::connection::{self, Rights};
 use crate::grpc::{self, Legal, Loops};
 use crate::listen::{Accepted, Face, Listener, Listeners, Watched};
 use crate::metrics::Metrics;
@@ -57,30 +61,30 @@ impl Server {
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         let workers = config.workers.unwrap_or(cpus).clamp(1, 512);
         let mut runtimes = Vec::new();
-        for _ in 0..workers {
+        // The last is the front's.
+        for _ in 0..=workers {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtimes.push(runtime.map_err(Error::Worker)?);
         }
         let metrics: Vec<Arc<Metrics>> =
-            (0..workers).map(|_| Arc::new(Metrics::new(config.observing.models_max))).collect();
+            (0..=workers).map(|_| Arc::new(Metrics::new(config.observing.models_max))).collect();
         let (draining, stop) = (CancellationToken::new(), CancellationToken::new());
-        let loops = Loops::new(runtimes.iter().map(|runtime| runtime.handle().clone()).collect());
+        let loops =
+            Loops::new(runtimes.iter().take(workers).map(|runtime| runtime.handle().clone()).collect());
         let observe = Observe::start(&config.observing, &repository, workers)?;
         let shared = Shared::new(&config, repository, metrics.clone(), observe, loops, draining.clone());
         let shared = Arc::new(shared);
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..workers).map(|_| mpsc::channel(HANDOVER)).unzip();
-        let mut first = Some(First {
+        let receivers = receivers.into_iter().map(Some).chain([None]);
+        let mut front = Some(Front {
             listeners: listeners.all,
-            workers: senders,
-            connections_max: config.connections_max,
+            workers: Workers { senders, metrics: metrics.clone(), connections_max: config.connections_max },
             draining: draining.clone(),
             grace: config.drain.grace,
             stop: stop.clone(),
         });
         let mut threads = Vec::new();
-        for (index, ((receiver, metrics), runtime)) in
-            receivers.into_iter().zip(metrics).zip(runtimes).enumerate()
-        {
+        for (index, ((receiver, metrics), runtime)) in receivers.zip(metrics).zip(runtimes).enumerate() {
             let worker = Worker {
                 shared: shared.clone(),
                 metrics,
@@ -89,12 +93,16 @@ impl Server {
                 finish: config.drain.finish,
                 tls: tls.clone(),
             };
-            let first = first.take();
-            let thread = std::thread::Builder::new()
-                .name(format!("serve-{index}"))
-                .spawn(move || runtime.block_on(worker.run(receiver, first)))
-                .map_err(Error::Worker)?;
-            threads.push(thread);
+            let thread = std::thread::Builder::new();
+            let thread = match (receiver, front.take_if(|_| index == workers)) {
+                (Some(receiver), _) => thread
+                    .name(format!("serve-{index}"))
+                    .spawn(move || runtime.block_on(worker.run(receiver))),
+                (None, front) => {
+                    thread.name("serve-front".to_owned()).spawn(move || runtime.block_on(worker.front(front)))
+                }
+            };
+            threads.push(thread.map_err(Error::Worker)?);
         }
         let (http, grpc, admin) = (listeners.http, listeners.grpc, listeners.admin);
         tracing::info!(?http, ?grpc, ?admin, workers, "serving");
@@ -135,21 +143,48 @@ impl Server {
     }
 }
 
-/// A connection on its way to a worker.
-type Arrived = (Face, Accepted);
+/// A connection on its way to a worker, with what was read from it.
+type Arrived = (Face, Accepted, Bytes);
 
-/// What the first worker does besides.
-struct First {
+/// What the front does.
+struct Front {
     listeners: Vec<(Face, Listener)>,
-    workers: Vec<mpsc::Sender<Arrived>>,
-    connections_max: u64,
+    workers: Workers,
     draining: CancellationToken,
     grace: Duration,
     stop: CancellationToken,
 }
 
-impl First {
-    fn spawn(self, shared: &Arc<Shared>) {
+/// The workers, as the front sees them.
+#[derive(Clone)]
+struct Workers {
+    senders: Vec<mpsc::Sender<Arrived>>,
+    /// Of the workers and, last, of the front.
+    metrics: Vec<Arc<Metrics>>,
+    connections_max: u64,
+}
+
+impl Workers {
+    fn is_full(&self) -> bool {
+        let open: u64 = self.metrics.iter().map(|metrics| metrics.connections.load(Relaxed)).sum();
+        open >= self.connections_max
+    }
+
+    /// Gives a connection to the worker that has the fewest.
+    async fn give(&self, arrived: Arrived) {
+        let all = self.senders.iter().zip(&self.metrics);
+        let fewest = all.min_by_key(|(_, metrics)| metrics.connections.load(Relaxed));
+        if let Some((sender, metrics)) = fewest {
+            metrics.connections.fetch_add(1, Relaxed);
+            // It fails only once the worker has ended, and then nobody counts.
+            let _ = sender.send(arrived).await;
+        }
+    }
+}
+
+impl Front {
+    /// Accepts until the end.
+    fn spawn(self, own: &Worker, tasks: &TaskTracker) {
         let (draining, grace, stop) = (self.draining, self.grace, self.stop.clone());
         tokio::spawn(async move {
             draining.cancelled().await;
@@ -157,25 +192,19 @@ impl First {
             stop.cancel();
         });
         for (face, listener) in self.listeners {
-            let (workers, all, stop) = (self.workers.clone(), shared.metrics.clone(), self.stop.clone());
-            let max = self.connections_max;
+            let (own, workers, stop) = (own.clone(), self.workers.clone(), self.stop.clone());
+            let tasks = tasks.clone();
             tokio::spawn(async move {
                 tokio::select! {
                     () = stop.cancelled() => {}
-                    () = accept(face, listener, workers, all, max) => {}
+                    () = accept(face, listener, own, workers, tasks) => {}
                 }
             });
         }
     }
 }
 
-async fn accept(
-    face: Face,
-    listener: Listener,
-    workers: Vec<mpsc::Sender<Arrived>>,
-    all: Vec<Arc<Metrics>>,
-    max: u64,
-) {
+async fn accept(face: Face, listener: Listener, own: Worker, workers: Workers, tasks: TaskTracker) {
     let listener = match Watched::new(listener) {
         Ok(listener) => listener,
         Err(error) => {
@@ -184,25 +213,38 @@ async fn accept(
         }
     };
     loop {
-        let open: u64 = all.iter().map(|metrics| metrics.connections.load(Relaxed)).sum();
-        let accepted = if open < max { listener.accept().await } else { Err(std::io::Error::other("full")) };
-        let stream = match accepted {
-            Ok(stream) => stream,
+        let is_full = workers.is_full();
+        let accepted = if is_full { Err(std::io::Error::other("full")) } else { listener.accept().await };
+        let accepted = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 // Out of descriptors or of connections: existing ones must end first, and nothing signals that.
-                tracing::warn!(%error, open, "cannot accept");
+                tracing::warn!(%error, "cannot accept");
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }
         };
-        let fewest = all.iter().enumerate().min_by_key(|(_, metrics)| metrics.connections.load(Relaxed));
-        let index = fewest.map_or(0, |(index, _)| index);
-        all[index].connections.fetch_add(1, Relaxed);
-        if workers[index].send((face, stream)).await.is_err() {
-            return;
+        match accepted {
+            // What TLS hides and what is gRPC is a worker's from the start.
+            Accepted::Tcp(stream) if own.tls.is_none() && face != Face::Grpc => {
+                own.metrics.connections.fetch_add(1, Relaxed);
+                let open = Open(own.metrics.clone());
+                let (own, workers) = (own.clone(), workers.clone());
+                tasks.spawn(async move {
+                    let moved = own.look(face, stream).await;
+                    drop(open);
+                    if let Some((stream, begun)) = moved {
+                        workers.give((face, Accepted::Tcp(stream), begun)).await;
+                    }
+                });
+            }
+            accepted => workers.give((face, accepted, Bytes::new())).await,
         }
     }
 }
+
+/// A client that connects has this long to say something.
+const SILENCE_MAX: Duration = Duration::from_secs(120);
 
 /// One thread's share of a server.
 #[derive(Clone)]
@@ -216,43 +258,79 @@ struct Worker {
 }
 
 impl Worker {
-    async fn run(self, mut receiver: mpsc::Receiver<Arrived>, first: Option<First>) {
+    /// Accepts, and serves what needs no model.
+    async fn front(self, front: Option<Front>) {
         let tasks = TaskTracker::new();
-        if let Some(first) = first {
-            first.spawn(&self.shared);
+        if let Some(front) = front {
+            front.spawn(&self, &tasks);
         }
-        loop {
-            let received = tokio::select! {
-                received = receiver.recv() => received,
-                () = self.stop.cancelled() => None,
-            };
-            let Some((face, accepted)) = received else { break };
-            let open = Open(self.metrics.clone());
-            let worker = self.clone();
-            tasks.spawn(async move {
-                worker.connection(face, accepted).await;
-                drop(open);
-            });
+        self.stop.cancelled().await;
+        self.finish(tasks).await;
+    }
+
+    /// Serves a connection until it calls a model; gives it back then.
+    async fn look(self, face: Face, stream: std::net::TcpStream) -> Option<(std::net::TcpStream, Bytes)> {
+        let stream = TcpStream::from_std(stream).ok()?;
+        let mut first = [0; 4];
+        let looked = tokio::time::timeout(SILENCE_MAX, stream.peek(&mut first));
+        let count = tokio::select! {
+            looked = looked => looked.ok()?.ok()?,
+            () = self.stop.cancelled() => return None,
+        };
+        if count == 0 {
+            return None;
         }
+        // Whoever begins otherwise calls a model, or begins a connection on which others do.
+        let asks = first[..count].starts_with(b"GET") || first[..count].starts_with(b"HEAD");
+        if !asks {
+            return Some((stream.into_std().ok()?, Bytes::new()));
+        }
+        let _ = stream.set_nodelay(true);
+        let is_open = self.shared.open_repository || face == Face::Admin;
+        let Self { shared, metrics, stop, .. } = self;
+        let rights = Rights { is_open, is_admin: face == Face::Admin, is_front: true };
+        let moved = connection::serve(stream, Bytes::new(), shared, metrics, stop, rights).await;
+        moved.and_then(|(stream, begun)| Some((stream.into_std().ok()?, begun)))
+    }
+
+    async fn finish(&self, tasks: TaskTracker) {
         tasks.close();
         if tokio::time::timeout(self.finish, tasks.wait()).await.is_err() {
             tracing::warn!(open = tasks.len(), "connections were cut off");
         }
     }
 
-    async fn connection(self, face: Face, accepted: Accepted) {
+    async fn run(self, mut receiver: mpsc::Receiver<Arrived>) {
+        let tasks = TaskTracker::new();
+        loop {
+            let received = tokio::select! {
+                received = receiver.recv() => received,
+                () = self.stop.cancelled() => None,
+            };
+            let Some((face, accepted, begun)) = received else { break };
+            let open = Open(self.metrics.clone());
+            let worker = self.clone();
+            tasks.spawn(async move {
+                worker.connection(face, accepted, begun).await;
+                drop(open);
+            });
+        }
+        self.finish(tasks).await;
+    }
+
+    async fn connection(self, face: Face, accepted: Accepted, begun: Bytes) {
         match accepted {
             Accepted::Tcp(stream) => {
                 let Ok(stream) = TcpStream::from_std(stream) else { return };
                 let _ = stream.set_nodelay(true);
                 match self.tls.clone() {
-                    None => self.speak(face, stream).await,
+                    None => self.speak(face, stream, begun).await,
                     Some(tls) => Box::pin(self.greet(tls, face, stream)).await,
                 }
             }
             Accepted::Unix(stream) => {
                 let Ok(stream) = UnixStream::from_std(stream) else { return };
-                Box::pin(self.speak(face, stream)).await;
+                Box::pin(self.speak(face, stream, begun)).await;
             }
         }
     }
@@ -264,20 +342,20 @@ impl Worker {
         };
         match greeted {
             // The admin's port finds out by itself, as without TLS.
-            Ok((stream, true)) if face != Face::Admin => self.speak(Face::Grpc, stream).await,
-            Ok((stream, _)) => self.speak(face, stream).await,
+            Ok((stream, true)) if face != Face::Admin => self.speak(Face::Grpc, stream, Bytes::new()).await,
+            Ok((stream, _)) => self.speak(face, stream, Bytes::new()).await,
             Err(error) => tracing::debug!(%error, "a TLS handshake failed"),
         }
     }
 
     /// What is rare or large is boxed, so that the many connections of HTTP/1.1 are small.
-    async fn speak(self, face: Face, stream: impl Stream) {
+    async fn speak(self, face: Face, stream: impl Stream, begun: Bytes) {
         let Self { shared, metrics, stop, .. } = self;
         let is_open = shared.open_repository || face == Face::Admin;
         match face {
             Face::Http | Face::Admin => {
-                let rights = (is_open, face == Face::Admin);
-                connection::serve(stream, shared, metrics, stop, rights).await;
+                let rights = Rights { is_open, is_admin: face == Face::Admin, is_front: false };
+                connection::serve(stream, begun, shared, metrics, stop, rights).await;
             }
             Face::Grpc if stream.is_local() => {
                 Box::pin(grpc::serve(Legal::new(stream), shared, metrics, stop, is_open)).await;

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args};
 
-use super::tfs::{read, seconds};
-use crate::config::{Batching, Config, Lazy, Source, tfs};
+use super::tfs::seconds;
+use crate::config::{Config, Lazy, Source};
 use crate::served::Personality;
 
 /// Which models, and how they are kept up to date.
@@ -43,12 +43,6 @@ pub struct Lists {
     /// Whether a model that cannot be read at the start ends the server.
     #[arg(long = "exit_on_error", alias = "exit-on-error", num_args = 0..=1, require_equals = true, default_value_t = true, default_missing_value = "true", action = ArgAction::Set)]
     pub exit_on_error: bool,
-    /// Put calls together into batches where a model says nothing else.
-    #[arg(long = "enable_batching", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", action = ArgAction::Set)]
-    pub enable_batching: bool,
-    /// How, in the form of TensorFlow Serving's file.
-    #[arg(long = "batching_parameters_file", default_value = "")]
-    pub batching_parameters_file: String,
     /// Check flags, files and folders, tell what would be served, and end.
     #[arg(long = "check_config", alias = "check-config")]
     pub check_config: bool,
@@ -72,12 +66,6 @@ impl Lists {
         config.loading.lazy = self.lazy.then_some(bounds);
         config.loading.poll = seconds(self.file_system_poll_wait_seconds);
         config.loading.exit_on_error = self.exit_on_error;
-        let batching = read(&self.batching_parameters_file, tfs::batching)?;
-        config.batching = match (batching, self.enable_batching) {
-            (Some(_), false) => return Err("--batching_parameters_file needs --enable_batching".to_owned()),
-            (batching, true) => Some(batching.unwrap_or_else(Batching::default)),
-            (None, false) => None,
-        };
         Ok(())
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Parser};
 
-use crate::config::{Batching, Config, Model, Source, document, tfs};
+use crate::config::{Batching, Config, Mode, Model, Source, document, tfs};
 use crate::served::Personality;
 
 /// Serve models as TensorFlow Serving's model server does.
@@ -157,7 +157,7 @@ impl Args {
         loading.labels_ahead = self.allow_version_labels_for_unavailable_models;
         let iterations = self.num_request_iterations_for_warmup.max(1);
         loading.warmup_iterations = if self.enable_model_warmup { iterations } else { 0 };
-        config.batching = self.batching()?;
+        config.queueing.mode = self.batching()?.map_or(Mode::Auto, Mode::Fixed);
         config.metrics_path = read(&self.monitoring_config_file, tfs::monitoring)?.flatten();
         config.tls = read(&self.ssl_config_file, tfs::tls)?;
         self.observing.apply(&mut config)?;
@@ -212,9 +212,7 @@ impl Args {
             (&all.prefer_tflite_model, "prefer_tflite_model"),
             (&all.xla_cpu_compilation_enabled, "xla_cpu_compilation_enabled"),
         ];
-        let given = all.into_iter().filter(|(given, _)| given.is_some()).map(|(_, name)| name);
-        // Checked, and not carried out yet: each call runs alone.
-        given.chain(self.enable_batching.then_some("enable_batching")).collect()
+        all.into_iter().filter(|(given, _)| given.is_some()).map(|(_, name)| name).collect()
     }
 }
 
@@ -257,7 +255,7 @@ mod tests {
         ])
         .expect("legal flags");
         assert_eq!((made.http.port(), made.grpc.map(|grpc| grpc.port())), (8501, Some(8500)));
-        assert!(made.batching.is_some() && made.cors && !made.without_http);
+        assert!(made.queueing.mode == Mode::Fixed(Batching::default()) && made.cors && !made.without_http);
         assert_eq!((made.loading.poll, made.personality), (None, Personality::TfServing));
         let Source::Fixed(models) = &made.models else { panic!("one model") };
         assert_eq!((&*models[0].name, models[0].path.to_str()), ("half", Some("/models/half")));

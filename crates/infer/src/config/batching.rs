@@ -4,6 +4,8 @@
 //! is full or its oldest call has waited `wait_max`. The wait is a bound, not a habit: where nothing runs, nothing
 //! waits.
 //!
+//! A model about which nobody says anything is batched as experience with it shows ([`Mode::Auto`]).
+//!
 //! Not here: forming batches (`batch`).
 
 use std::collections::BTreeMap;
@@ -38,6 +40,34 @@ pub struct Batching {
     pub policy: QueuePolicy,
     /// How calls of a level wait, where it differs (`priority_queue_policy`).
     pub policies: BTreeMap<u32, QueuePolicy>,
+}
+
+/// Which calls of a model run together.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// What waits anyway, as many rows as were found to pay; nothing waits for others.
+    #[default]
+    Auto,
+    /// Each call runs alone.
+    Alone,
+    /// As somebody said.
+    Fixed(Batching),
+}
+
+/// How the calls of a model wait.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Queueing {
+    /// Which calls run together.
+    pub mode: Mode,
+    /// Where even the shortest wait of a while is longer, more calls are refused until it is not; `None` refuses none
+    /// for that. [`Mode::Fixed`] has bounds of its own.
+    pub wait_max: Option<Duration>,
+}
+
+impl Default for Queueing {
+    fn default() -> Self {
+        Self { mode: Mode::default(), wait_max: Some(Duration::from_secs(2)) }
+    }
 }
 
 /// What becomes of a call whose time in the queue is over.

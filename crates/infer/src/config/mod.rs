@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use models::{Limits, Method};
 
-pub use batching::{Batching, Overdue, QueuePolicy};
+pub use batching::{Batching, Mode, Overdue, QueuePolicy, Queueing};
 pub use check::check;
 pub use layout::{Found, scan};
 pub use observing::Observing;
@@ -66,7 +66,7 @@ pub struct Model {
     pub method: Option<Method>,
     /// The model's file in a version's folder, where it is not to be looked for.
     pub file: Option<String>,
-    /// How its calls are batched; `None` is [`Config::batching`].
+    /// How its calls are batched; `None` is [`Config::queueing`].
     pub batching: Option<Batching>,
     /// The SHA-256 of the model's file in hexadecimal digits, where only these bytes are to be served.
     pub sha256: Option<String>,
@@ -280,8 +280,8 @@ pub struct Config {
     pub limits: Limits,
     /// How models are read.
     pub loading: Loading,
-    /// How calls are batched where a model says nothing of its own; `None` is not at all.
-    pub batching: Option<Batching>,
+    /// How calls wait and are batched where a model says nothing of its own.
+    pub queueing: Queueing,
     /// How the server ends.
     pub drain: Drain,
     /// What is told of its inside.
@@ -320,7 +320,7 @@ impl Config {
             connection_age: None,
             limits: Limits::default(),
             loading: Loading::default(),
-            batching: None,
+            queueing: Queueing::default(),
             drain: Drain::default(),
             observing: Observing::default(),
         }

@@ -34,6 +34,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::drive::{self, Desk, INLINE_BYTES_MAX};
+use crate::evaluate::INLINE_NS_MAX;
 use crate::exchange::{Protocol, Reply};
 use crate::http::{Encoding, Meta};
 use crate::metrics::Metrics;
@@ -308,7 +309,9 @@ async fn evaluate<P: Protocol>(
     let rows = message.len() / (8 * served.width.max(1)) + 1;
     let cost = served.backend.row_cost_ns().saturating_mul(rows as u64);
     let several = context.calls.load(Relaxed) > 1;
-    if message.len() > INLINE_BYTES_MAX || (several && cost > SPREAD_NS_MIN) {
+    // What is long leaves this thread by the model's queue anyway.
+    let is_middling = cost > SPREAD_NS_MIN && cost <= INLINE_NS_MAX;
+    if message.len() > INLINE_BYTES_MAX || (several && is_middling) {
         drive::call(protocol, served, drive::Body::Large(message), meta, desk).await;
     } else {
         drive::call(protocol, served, drive::Body::Small(&message), meta, desk).await;

@@ -22,7 +22,7 @@ use super::lazy;
 use super::managed::{Key, Managed, Retry, Step};
 use super::polls::Polls;
 use super::reading::order;
-use crate::config::{Config, Loading, Model, Source, scan};
+use crate::config::{Config, Loading, Model, Queueing, Source, scan};
 use crate::load::Order;
 use crate::refusal::{Reason, Refusal};
 use crate::served::Served;
@@ -76,6 +76,7 @@ pub(super) struct Manager {
     pub(super) loading: Loading,
     method: models::Method,
     limits: models::Limits,
+    queueing: Queueing,
     pub(super) models: BTreeMap<Arc<str>, Managed>,
     /// For which something may have to be done.
     pub(super) due: BTreeSet<Arc<str>>,
@@ -101,6 +102,7 @@ impl Manager {
             loading: config.loading.clone(),
             method: config.method,
             limits: config.limits,
+            queueing: config.queueing.clone(),
             models: BTreeMap::new(),
             due: BTreeSet::new(),
             changed: BTreeSet::new(),
@@ -115,9 +117,6 @@ impl Manager {
     /// Works until it is told to end.
     pub(super) fn run(mut self, models: Vec<Model>, events: &Receiver<Event>) {
         self.listed.clone_from(&models);
-        for model in models.iter().filter(|model| model.batching.is_some()) {
-            tracing::warn!(model = %model.name, "calls are not put together into batches yet: each runs alone");
-        }
         self.replace(models, true);
         self.choose_first();
         let mut polls = Polls::new(&self.source, self.loading.poll, Instant::now());
@@ -347,7 +346,14 @@ impl Manager {
                 self.changed.insert(name.clone());
                 match step {
                     Step::Read(key) => {
-                        orders.extend(order(managed, key, self.method, self.limits, &self.loading));
+                        orders.extend(order(
+                            managed,
+                            key,
+                            self.method,
+                            self.limits,
+                            &self.loading,
+                            &self.queueing,
+                        ));
                     }
                     Step::Unload(key) => unload(managed, key),
                     Step::Forget(key) => {

@@ -5,7 +5,7 @@
 use super::index::State;
 use super::managed::{Key, Managed, Record};
 use super::manager::{Event, Manager};
-use crate::config::Loading;
+use crate::config::{Loading, Mode, Queueing};
 use crate::load::{self, Order};
 use crate::proof::Wishes;
 
@@ -39,6 +39,7 @@ pub(super) fn order(
     method: models::Method,
     limits: models::Limits,
     loading: &Loading,
+    queueing: &Queueing,
 ) -> Option<(Order, u64)> {
     let wanted = managed.wanted.get(&key)?;
     let record = managed.records.entry(key).or_insert_with(Record::new);
@@ -66,6 +67,10 @@ pub(super) fn order(
         personality: model.personality,
         method: model.method.unwrap_or(method),
         limits,
+        queueing: Queueing {
+            mode: model.batching.clone().map_or_else(|| queueing.mode.clone(), Mode::Fixed),
+            ..queueing.clone()
+        },
     };
     Some((order, wanted.mark))
 }
