@@ -28,6 +28,7 @@ mod limits;
 mod npy;
 mod parameters;
 mod pickle;
+mod product;
 mod sklearn;
 mod skops;
 mod source;

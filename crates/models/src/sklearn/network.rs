@@ -1,11 +1,15 @@
 //! Multi-layer perceptrons.
 //!
+//! A batch passes through a layer as a whole, so that the weights come from memory once for all its rows; a row's
+//! answer is the same to the bit in any batch (`product`).
+//!
 //! Not here: any network that scikit-learn does not train.
 
-use super::attrs::{Attrs, Matrix};
+use super::attrs::Attrs;
 use super::labels::Labels;
 use super::{Classify, Evaluated, Read, Regress, Role, Rows, argmax, check_finite, expit, softmax};
 use crate::error::Result;
+use crate::product::Panels;
 
 #[derive(Clone, Copy, PartialEq)]
 enum Activation {
@@ -28,9 +32,12 @@ impl Activation {
     }
 }
 
+/// Rows that pass through all layers before the next, so that memory does not grow with the batch.
+const BLOCK: usize = 256;
+
 struct Network {
     /// Weights (inputs × outputs) and biases of each layer.
-    layers: Vec<(Matrix, Vec<f64>)>,
+    layers: Vec<(Panels, Vec<f64>)>,
     hidden: Activation,
     last: Activation,
 }
@@ -42,22 +49,22 @@ impl Network {
 
     fn run(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
         check_finite(rows, false)?;
+        let outputs = self.outputs().max(1);
         let (mut now, mut next) = (Vec::new(), Vec::new());
-        for (row, out) in rows.iter().zip(out.chunks_exact_mut(self.outputs().max(1))) {
+        for (rows, out) in rows.data.chunks(BLOCK * rows.width.max(1)).zip(out.chunks_mut(BLOCK * outputs)) {
+            let count = out.len() / outputs;
             now.clear();
-            now.extend_from_slice(row);
+            now.extend_from_slice(rows);
             for (index, (weights, bias)) in self.layers.iter().enumerate() {
                 next.clear();
-                next.resize(bias.len(), 0.0);
-                // Row by row of the weights: both streams run forward in memory.
-                for (input, value) in now.iter().enumerate() {
-                    for (slot, weight) in next.iter_mut().zip(weights.row(input)) {
-                        *slot += value * weight;
-                    }
-                }
-                next.iter_mut().zip(bias).for_each(|(slot, bias)| *slot += bias);
+                next.resize(count * bias.len(), 0.0);
+                weights.times(&now, count, &mut next);
                 let is_last = index + 1 == self.layers.len();
-                if is_last { self.last } else { self.hidden }.apply(&mut next);
+                let activation = if is_last { self.last } else { self.hidden };
+                for row in next.chunks_exact_mut(bias.len()) {
+                    row.iter_mut().zip(bias).for_each(|(slot, bias)| *slot += bias);
+                    activation.apply(row);
+                }
                 std::mem::swap(&mut now, &mut next);
             }
             out.copy_from_slice(&now);
@@ -134,14 +141,15 @@ fn network(attrs: &Attrs<'_>) -> Result<(Network, String, u64)> {
         else {
             return Err(wrong());
         };
-        if *rows != width || *cols != bias.len() || bias.is_empty() || data.len() != rows * cols {
+        if *rows == 0 || *rows != width || *cols != bias.len() || bias.is_empty() || data.len() != rows * cols
+        {
             return Err(wrong());
         }
         width = *cols;
-        layers.push((Matrix { rows: *rows, cols: *cols, data }, bias));
+        layers.push((Panels::new(*rows, *cols, &data), bias));
     }
-    let sizes: Vec<String> = layers.iter().map(|(weights, _)| weights.cols.to_string()).collect();
-    let cost: usize = layers.iter().map(|(weights, _)| weights.data.len()).sum();
+    let sizes: Vec<String> = layers.iter().map(|(weights, _)| weights.cols().to_string()).collect();
+    let cost: usize = layers.iter().map(|(weights, _)| weights.len()).sum();
     let model = Network {
         layers,
         hidden: activation(attrs, "activation")?,
