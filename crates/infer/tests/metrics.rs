@@ -139,3 +139,25 @@ fn models_beyond_the_bound_are_counted_together() {
     assert_eq!(value(&text, "request_predict_seconds_count{model_name=\"other\"}"), 2.0);
     assert!(!text.contains("model_name=\"iris\""), "{text}");
 }
+
+#[test]
+fn calls_that_wait_in_a_queue_show_its_batches_and_its_age() {
+    let server = Running::like("forest_classifier", Personality::Triton, |_| {});
+    // So many rows that no event loop runs them.
+    let rows = 20_000;
+    let row = "5.1,3.5,1.4,0.2,".repeat(rows);
+    let data = row.trim_end_matches(',');
+    let body = format!(
+        r#"{{"inputs":[{{"name":"input-0","shape":[{rows},4],"datatype":"FP64","data":[{data}]}}]}}"#
+    );
+    assert_eq!(server.ask("POST", "/v2/models/iris/infer", &body).0, 200);
+    let text = scrape(&server);
+    let labels = "{model=\"iris\",version=\"1\"}";
+    assert!(value(&text, &format!("slipway_batch_rows_count{labels}")) >= 1.0);
+    assert_eq!(value(&text, &format!("slipway_batch_rows_sum{labels}")), rows as f64);
+    assert!(value(&text, &format!("slipway_queue_age_seconds_count{labels}")) >= 1.0);
+    assert_eq!(value(&text, &format!("slipway_queue_calls{labels}")), 0.0);
+    assert_eq!(value(&text, &format!("nv_inference_count{labels}")), rows as f64);
+    assert!(value(&text, &format!("nv_inference_exec_count{labels}")) >= 1.0);
+    assert!(text.contains(&format!("nv_inference_queue_duration_us{labels}")), "{text}");
+}

@@ -9,8 +9,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::counts::Totals;
 use super::labels::OTHER;
 use super::text::Text;
-use super::{own, peers, process};
-use crate::served::Personality;
+use super::{own, peers, process, queues};
+use crate::served::{Personality, Served};
 use crate::shared::Shared;
 
 /// Counts of one version.
@@ -19,6 +19,27 @@ pub(super) struct Row {
     pub(super) version: Option<u64>,
     pub(super) personality: Personality,
     pub(super) totals: Totals,
+    pub(super) queued: Queued,
+}
+
+/// What the queue of a version that answers has counted.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Queued {
+    /// Calls that ran in batches.
+    pub(super) calls: u64,
+    /// These batches.
+    pub(super) batches: u64,
+    /// How long calls waited, in nanoseconds.
+    pub(super) age_ns: u64,
+}
+
+impl Queued {
+    fn of(served: &Served) -> Self {
+        let Some(counts) = served.queue.counts() else { return Self::default() };
+        let [calls, batches, age_ns] =
+            [&counts.calls, &counts.batches, &counts.age_ns].map(|count| count.load(Relaxed));
+        Self { calls, batches, age_ns }
+    }
 }
 
 impl Row {
@@ -40,24 +61,25 @@ pub(super) fn by_name(rows: &[Row], personality: Personality) -> BTreeMap<Arc<st
 /// Writes what a scrape reads.
 pub(crate) fn render(shared: &Shared) -> String {
     let mut text = Text::default();
-    let rows = rows(shared);
+    let answering = answering(shared);
+    let rows = rows(shared, &answering);
     peers::write(&mut text, &rows);
     own::write(&mut text, shared, &rows);
+    queues::write(&mut text, &answering[..answering.len().min(shared.labels.max())]);
     process::write(&mut text);
     text.0
 }
 
+/// The versions that answer, in the order of names and versions.
+fn answering(shared: &Shared) -> Vec<Arc<Served>> {
+    let models = shared.repository.snapshot().models.into_iter();
+    models.flat_map(|model| model.versions.into_iter().filter_map(|version| version.served)).collect()
+}
+
 /// The counts of all places, in the order of names and versions; the place of all others last, and only when
 /// something was counted there.
-fn rows(shared: &Shared) -> Vec<Row> {
+fn rows(shared: &Shared, answering: &[Arc<Served>]) -> Vec<Row> {
     let labels = &shared.labels;
-    let answering: Vec<_> = shared
-        .repository
-        .snapshot()
-        .models
-        .into_iter()
-        .flat_map(|model| model.versions.into_iter().filter_map(|version| version.served))
-        .collect();
     // A model that nobody has called yet shows zeros, which is what a rate begins from.
     if labels.has_room_for(answering.len()) {
         answering.iter().for_each(|served| _ = shared.slot(served));
@@ -75,13 +97,24 @@ fn rows(shared: &Shared) -> Vec<Row> {
             version: label.version,
             personality: label.personality,
             totals: sum(place),
+            queued: Queued::default(),
         })
         .collect();
     rows.sort_by(|one, other| (&one.name, one.version).cmp(&(&other.name, other.version)));
+    for row in &mut rows {
+        let is_own = |served: &&Arc<Served>| served.name == row.name && served.version == row.version;
+        row.queued = answering.iter().find(is_own).map(|served| Queued::of(served)).unwrap_or_default();
+    }
     let others = sum(OTHER);
     if others.begun > 0 {
         let personality = shared.personality;
-        rows.push(Row { name: "other".into(), version: None, personality, totals: others });
+        rows.push(Row {
+            name: "other".into(),
+            version: None,
+            personality,
+            totals: others,
+            queued: Queued::default(),
+        });
     }
     rows
 }

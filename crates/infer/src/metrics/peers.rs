@@ -145,7 +145,7 @@ fn failure(reason: Reason) -> &'static str {
 }
 
 /// A number of Triton's about one version.
-type Number = fn(&Totals) -> u64;
+type Number = fn(&Row) -> u64;
 
 fn micros<const N: usize>(tally: &Tally<N>) -> u64 {
     tally.sum / 1_000
@@ -164,42 +164,47 @@ fn triton(text: &mut Text, rows: &[&Row]) {
             text.sample(name, &labels, failed.get(reason).copied().unwrap_or(0));
         }
     }
-    let counters: [(&str, &str, Number); 7] = [
-        ("request_success", "Number of successful inference requests, all batch sizes", |totals| {
-            totals.succeeded()
+    let counters: [(&str, &str, Number); 8] = [
+        ("request_success", "Number of successful inference requests, all batch sizes", |row| {
+            row.totals.succeeded()
         }),
-        ("count", "Number of inferences performed (does not include cached requests)", |totals| {
-            totals.rows.sum
+        ("count", "Number of inferences performed (does not include cached requests)", |row| {
+            row.totals.rows.sum
         }),
-        ("exec_count", "Number of model executions performed (does not include cached requests)", |totals| {
-            totals.predict.count()
+        ("exec_count", "Number of model executions performed (does not include cached requests)", |row| {
+            // A batch is one execution of several calls.
+            row.totals.predict.count().saturating_sub(row.queued.calls) + row.queued.batches
         }),
-        ("request_duration_us", "Cumulative inference request duration in microseconds", |totals| {
-            totals.whole.iter().map(micros).sum()
+        ("request_duration_us", "Cumulative inference request duration in microseconds", |row| {
+            row.totals.whole.iter().map(micros).sum()
         }),
-        ("compute_input_duration_us", "Cumulative compute input duration in microseconds", |totals| {
-            micros(&totals.parse)
+        ("queue_duration_us", "Cumulative inference queuing duration in microseconds", |row| {
+            row.queued.age_ns / 1_000
         }),
-        ("compute_infer_duration_us", "Cumulative compute inference duration in microseconds", |totals| {
-            micros(&totals.predict)
+        ("compute_input_duration_us", "Cumulative compute input duration in microseconds", |row| {
+            micros(&row.totals.parse)
+        }),
+        ("compute_infer_duration_us", "Cumulative compute inference duration in microseconds", |row| {
+            row.totals.predict.sum.saturating_sub(row.queued.age_ns) / 1_000
         }),
         (
             "compute_output_duration_us",
             "Cumulative inference compute output duration in microseconds",
-            |totals| micros(&totals.write),
+            |row| micros(&row.totals.write),
         ),
     ];
     for (name, help, of) in counters {
         numbers(text, &format!("nv_inference_{name}"), "counter", help, rows, of);
     }
     let help = "Instantaneous number of pending requests awaiting execution per-model.";
-    numbers(text, "nv_inference_pending_request_count", "gauge", help, rows, Totals::under_way);
+    let pending: Number = |row| row.totals.under_way();
+    numbers(text, "nv_inference_pending_request_count", "gauge", help, rows, pending);
 }
 
 fn numbers(text: &mut Text, name: &str, kind: &str, help: &str, rows: &[&Row], of: Number) {
     text.family(name, kind, help);
     for row in rows {
-        text.sample(name, &[("model", &*row.name), ("version", &row.version())], of(&row.totals));
+        text.sample(name, &[("model", &*row.name), ("version", &row.version())], of(row));
     }
 }
 
@@ -208,9 +213,11 @@ fn mlserver(text: &mut Text, rows: &[&Row]) {
         return;
     }
     let success = "model_infer_request_success_total";
-    numbers(text, success, "counter", "Model infer request success count", rows, |totals| totals.succeeded());
+    numbers(text, success, "counter", "Model infer request success count", rows, |row| {
+        row.totals.succeeded()
+    });
     let failure = "model_infer_request_failure_total";
-    numbers(text, failure, "counter", "Model infer request failure count", rows, Totals::failed);
+    numbers(text, failure, "counter", "Model infer request failure count", rows, |row| row.totals.failed());
     let name = "model_infer_request_duration";
     text.family(name, "summary", "Model infer request duration");
     for row in rows {

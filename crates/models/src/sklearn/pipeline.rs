@@ -12,7 +12,6 @@ use super::native::Method;
 use super::{Classify, Estimator, Evaluated, Part, Read, Regress, Role, Rows, Several, Transform, read_at};
 use crate::booster::Boost;
 use crate::error::Result;
-use crate::sketch::{Classes, Drawn, Frame, Output, Sketch, Wire};
 use crate::tensor::{DType, Outputs};
 
 /// Transforms in order.
@@ -31,12 +30,6 @@ impl Chain {
         }
         let after = data.as_deref().unwrap_or(rows.data);
         then(rows.with(after, width))
-    }
-}
-
-impl Chain {
-    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Frame> {
-        self.0.iter().try_fold(rows.clone(), |rows, step| step.draw(sketch, &rows))
     }
 }
 
@@ -69,11 +62,6 @@ impl Classify for Before<dyn Classify> {
     fn decisions(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
         self.chain.with(rows, |rows| self.last.decisions(rows, out))
     }
-
-    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Classes> {
-        let rows = self.chain.draw(sketch, rows)?;
-        self.last.draw(sketch, &rows)
-    }
 }
 
 impl Boost for Before<dyn Boost> {
@@ -87,11 +75,6 @@ impl Boost for Before<dyn Boost> {
 
     fn classes(&self) -> Vec<String> {
         self.last.classes()
-    }
-
-    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Vec<Output>> {
-        let rows = self.chain.draw(sketch, rows)?;
-        self.last.draw(sketch, &rows)
     }
 }
 
@@ -119,16 +102,6 @@ impl Regress for Before<dyn Regress> {
     fn probabilities(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
         self.chain.with(rows, |rows| self.last.probabilities(rows, out))
     }
-
-    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Wire> {
-        let rows = self.chain.draw(sketch, rows)?;
-        self.last.draw(sketch, &rows)
-    }
-
-    fn draw_decisions(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Wire> {
-        let rows = self.chain.draw(sketch, rows)?;
-        self.last.draw_decisions(sketch, &rows)
-    }
 }
 
 impl Several for Before<dyn Several> {
@@ -151,11 +124,6 @@ impl Several for Before<dyn Several> {
     fn decisions(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
         self.chain.with(rows, |rows| self.last.decisions(rows, out))
     }
-
-    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Vec<Classes>> {
-        let rows = self.chain.draw(sketch, rows)?;
-        self.last.draw(sketch, &rows)
-    }
 }
 
 impl Transform for Before<dyn Transform> {
@@ -165,11 +133,6 @@ impl Transform for Before<dyn Transform> {
 
     fn transform(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
         self.chain.with(rows, |rows| self.last.transform(rows, out))
-    }
-
-    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Frame> {
-        let rows = self.chain.draw(sketch, rows)?;
-        self.last.draw(sketch, &rows)
     }
 }
 
@@ -184,10 +147,6 @@ impl Transform for Identity {
     fn transform(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
         out.copy_from_slice(rows.data);
         Ok(())
-    }
-
-    fn draw(&self, _sketch: &mut Sketch, rows: &Frame) -> Drawn<Frame> {
-        Ok(rows.clone())
     }
 }
 

@@ -13,7 +13,6 @@ mod linear;
 mod math;
 mod movement;
 mod post;
-mod quantized;
 mod reduce;
 mod table;
 mod trees;
@@ -103,9 +102,6 @@ fn operator(node: &Node, opset: i64) -> Result<Option<Op>, LoadError> {
         return Ok(Some(op));
     }
     if let Some(op) = linear::operator(attrs)? {
-        return Ok(Some(op));
-    }
-    if let Some(op) = quantized::operator(attrs)? {
         return Ok(Some(op));
     }
     movement::operator(attrs, opset)
