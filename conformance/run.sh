@@ -28,5 +28,6 @@ kubectl_of 32 4
 kubectl_of 34 2
 [ -n "$kubectls" ] || { echo "conformance: please install Go or kubectl" >&2; exit 1; }
 export SLIPWAY_BIN=$bin SLIPWAY_PYTHON=$cache/python/bin SLIPWAY_KUBECTLS=${kubectls#:}
-"$cache/python/bin/python" -m pytest -q -p no:cacheprovider --rootdir "$here" --ignore "$here/serving" "$here" "$@"
+"$cache/python/bin/python" -m pytest -q -p no:cacheprovider --rootdir "$here" --ignore "$here/serving" --ignore "$here/onnx" "$here" "$@"
+"$here/onnx/run.sh" "$bin" "$@"
 exec "$here/serving/run.sh" "$bin" "$@"

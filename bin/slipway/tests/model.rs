@@ -101,3 +101,24 @@ fn what_changed_is_named() {
     let text = String::from_utf8_lossy(&all.stdout);
     assert!(text.contains("__") && text.contains("0 of "), "settings of inner steps are listed: {text}");
 }
+
+#[test]
+fn a_converted_model_agrees_and_a_quantized_one_nearly() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let (_data_folder, data) = rows("1,0,2,3\n0.5,1,-1,2\n-2,0.25,1,0\n5.1,3.5,1.4,0.2\n6.7,3.0,5.2,2.3\n");
+    let (native, converted, small) = (fixture("mlp_relu"), file("mlp.onnx"), file("mlp8.onnx"));
+    let made = slipway(&["model", "convert", &native, "--to", "onnx", "-o", &converted]);
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let same = slipway(&["model", "validate", &native, &converted, "--data", &data, "--tolerance=1e-12"]);
+    assert!(same.status.success(), "{}", String::from_utf8_lossy(&same.stdout));
+    let made = slipway(&["model", "quantize", &converted, "-o", &small, "--data", &data]);
+    let text = String::from_utf8_lossy(&made.stdout);
+    assert!(made.status.success() && text.contains("rewritten") && text.contains("rows/s"), "{text}");
+    let near = slipway(&["model", "validate", &native, &small, "--data", &data, "--tolerance=0.1"]);
+    assert!(near.status.success(), "{}", String::from_utf8_lossy(&near.stdout));
+    // A file that is there stays, and what has no form is named.
+    assert!(!slipway(&["model", "convert", &native, "-o", &converted]).status.success());
+    let refused = slipway(&["model", "quantize", &native, "-o", &file("x.onnx")]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("no ONNX model"));
+}

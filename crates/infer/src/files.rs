@@ -83,6 +83,12 @@ fn collect(folder: &Path, prefix: &str, depth: usize, files: &mut Vec<String>) -
     Ok(())
 }
 
+/// The bytes of the model file at `path`, or of the one in that folder. The error is a text for people.
+pub fn read_model(path: &Path, limits: &Limits) -> Result<bytes::Bytes, String> {
+    let (_, bytes) = crate::load::read_chosen(path, limits).map_err(|error| error.to_string())?;
+    Ok(bytes)
+}
+
 /// Reports on the model file or folder at `path`: what it is, whether it is safe, what serves it.
 pub fn inspect(path: &Path, limits: &Limits) -> Inspection {
     match crate::load::read_chosen(path, limits) {

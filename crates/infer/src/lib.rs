@@ -55,7 +55,7 @@ use std::path::PathBuf;
 
 pub use config::Config;
 pub use explain::Origin;
-pub use files::{Disk, inspect};
+pub use files::{Disk, inspect, read_model};
 pub use models::{Inspection, Method};
 pub use observe::logs;
 pub use ports::Ports;

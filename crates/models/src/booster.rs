@@ -11,9 +11,10 @@ use crate::backend::BackendError;
 use crate::error::Result as Loaded;
 use crate::graph::View;
 use crate::limits::Limits;
+use crate::sketch::{Classes, Drawn, Frame, Kind, Output, Sketch, Wire, undrawn};
 use crate::sklearn::flow::Flow;
 use crate::sklearn::native::Method;
-use crate::sklearn::{Classify, Estimator, Evaluated, Labels, Part, Regress, Role, Rows, argmax};
+use crate::sklearn::{Classify, Estimator, Evaluated, Labels, NO_SKETCH, Part, Regress, Role, Rows, argmax};
 use crate::tensor::{DType, Outputs, Shape};
 use crate::{catboost, lightgbm, xgboost};
 
@@ -29,6 +30,22 @@ pub(crate) trait Boost: Send + Sync {
     fn classes(&self) -> Vec<String> {
         Vec::new()
     }
+
+    /// Draws its answers.
+    fn draw(&self, _sketch: &mut Sketch, _rows: &Frame) -> Drawn<Vec<Output>> {
+        undrawn(NO_SKETCH)
+    }
+}
+
+/// The answers of a drawn booster: its prediction, and probabilities where it has some.
+pub(crate) fn drawn_outputs(
+    prediction: (Wire, Vec<usize>),
+    probabilities: Option<(Wire, usize)>,
+) -> Vec<Output> {
+    let number = |name: &str, wire, row| Output { name: name.to_owned(), kind: Kind::Number, row, wire };
+    let mut outputs = vec![number("variable", prediction.0, prediction.1)];
+    outputs.extend(probabilities.map(|(wire, width)| number("probabilities", wire, vec![width])));
+    outputs
 }
 
 /// A model that was read from one of the libraries' own files.
@@ -111,6 +128,10 @@ pub(crate) trait Numbers: Send + Sync {
     fn targets(&self) -> usize;
     /// The prediction.
     fn predict(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated;
+    /// Draws the probabilities, `[rows, classes]`.
+    fn draw_probabilities(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Wire>;
+    /// Draws the prediction, `[rows, targets]`.
+    fn draw_prediction(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Wire>;
 }
 
 impl<M: Numbers> Classify for Wrapped<M> {
@@ -135,6 +156,11 @@ impl<M: Numbers> Classify for Wrapped<M> {
     fn probabilities(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
         self.model.probabilities(rows, out)
     }
+
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Classes> {
+        let shares = self.model.draw_probabilities(sketch, rows)?;
+        Ok(Classes { picks: sketch.argmax(shares), shares: Some(shares), decisions: None })
+    }
 }
 
 impl<M: Numbers> Regress for Wrapped<M> {
@@ -144,6 +170,10 @@ impl<M: Numbers> Regress for Wrapped<M> {
 
     fn predict(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
         self.model.predict(rows, out)
+    }
+
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Wire> {
+        self.model.draw_prediction(sketch, rows)
     }
 }
 

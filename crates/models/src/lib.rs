@@ -1,6 +1,7 @@
 //! Model formats and evaluators: from bytes to answers, without Python and without IO.
 //!
 //! * [`load`] reads the model of a [`Folder`]; [`inspect()`] reports on it.
+//! * [`sketch::draw`] says what an estimator computes, for writers of other formats.
 //! * [`table::Table`] is data to try a model on.
 //! * [`Native`] evaluates it as a [`Backend`], the trait that the model server knows.
 //!
@@ -29,6 +30,7 @@ mod npy;
 mod parameters;
 mod pickle;
 mod product;
+pub mod sketch;
 mod sklearn;
 mod skops;
 mod source;

@@ -39,6 +39,17 @@ impl Panels {
         Self { rows, cols, data: own }
     }
 
+    /// Rows of the matrix.
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The matrix row by row, as it was given.
+    pub(crate) fn to_rows(&self) -> Vec<f64> {
+        let cell = |row: usize, col: usize| self.data[(col / WIDTH * self.rows + row) * WIDTH + col % WIDTH];
+        (0..self.rows).flat_map(|row| (0..self.cols).map(move |col| cell(row, col))).collect()
+    }
+
     /// Columns of the matrix.
     pub(crate) fn cols(&self) -> usize {
         self.cols

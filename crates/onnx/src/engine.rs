@@ -106,8 +106,11 @@ impl Onnx {
             return Err(unsupported("an ONNX graph without inputs or without outputs"));
         }
         let inputs = infos.iter().map(|info| declared(info)).collect::<Result<Vec<_>, _>>()?;
-        let single = inputs[0].1;
-        if inputs.iter().any(|input| input.1 != single) {
+        let is_fixed = inputs[0].1;
+        // A range over the whole batch would let rows change each other's answers: such a graph gets them one by one.
+        let is_dynamic = model.graph.nodes.iter().any(|node| node.op == "DynamicQuantizeLinear");
+        let single = is_fixed || is_dynamic;
+        if inputs.iter().any(|input| input.1 != is_fixed) {
             return Err(unsupported(
                 "an ONNX graph with a batch of one for some inputs and of any size for others",
             ));
@@ -199,6 +202,11 @@ impl Onnx {
             #[cfg(feature = "tensors")]
             Engine::Tensors(tensors) => tensors.run(rows, values),
         }
+    }
+
+    /// The caller's tensors as the values that the graph takes.
+    pub(crate) fn values(&self, rows: usize, inputs: &[Tensor<'_>]) -> Result<Vec<Value>, Failed> {
+        self.inputs(&Batch { rows, inputs })
     }
 
     fn inputs(&self, batch: &Batch<'_>) -> Result<Vec<Value>, Failed> {

@@ -3,6 +3,8 @@
 //! * [`Onnx::load`] reads a file. Graphs with operators of `ai.onnx.ml` (what exporters make of scikit-learn,
 //!   XGBoost, LightGBM) and small networks run in an executor of our own; with the feature `tensors` graphs
 //!   of other tensor operators run in rten (docs/adr/0012).
+//! * [`convert`] writes an estimator of `models` as a file that any ONNX runtime takes.
+//! * [`quantize()`] makes the weights of matrix products integers of 8 bits.
 //! * [`is_onnx`] tells such a file from others.
 //!
 //! Files are hostile until proved otherwise: what they claim is checked against their bytes, what they nest is
@@ -10,14 +12,19 @@
 //!
 //! Not here: other formats (`models`), files and sockets (`infer`).
 
+mod convert;
 mod engine;
 mod exec;
 mod proto;
+mod quantize;
 #[cfg(feature = "tensors")]
 mod tensors;
 mod wire;
+mod write;
 
+pub use convert::convert;
 pub use engine::{Onnx, Summary};
+pub use quantize::{Mode, Quantized, quantize};
 
 /// Whether bytes look like an ONNX model: they begin with its version and hold a graph and an opset.
 pub fn is_onnx(bytes: &bytes::Bytes) -> bool {

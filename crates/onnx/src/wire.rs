@@ -176,58 +176,75 @@ impl<'a> Field<'a> {
     }
 }
 
+/// Writes one message.
+#[derive(Debug, Default)]
+pub(crate) struct Writer(Vec<u8>);
+
+impl Writer {
+    pub(crate) fn finish(self) -> Bytes {
+        self.0.into()
+    }
+
+    fn varint(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.0.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        self.0.push(value as u8);
+    }
+
+    pub(crate) fn int(&mut self, number: u32, value: i64) {
+        self.varint(u64::from(number) << 3);
+        self.varint(value as u64);
+    }
+
+    pub(crate) fn float(&mut self, number: u32, value: f32) {
+        self.varint(u64::from(number) << 3 | 5);
+        self.0.extend(value.to_le_bytes());
+    }
+
+    pub(crate) fn bytes(&mut self, number: u32, bytes: &[u8]) {
+        self.varint(u64::from(number) << 3 | 2);
+        self.varint(bytes.len() as u64);
+        self.0.extend(bytes);
+    }
+
+    /// A text that is left out when it is empty.
+    pub(crate) fn text(&mut self, number: u32, text: &str) {
+        if !text.is_empty() {
+            self.bytes(number, text.as_bytes());
+        }
+    }
+
+    /// Whole numbers, packed.
+    pub(crate) fn ints(&mut self, number: u32, values: &[i64]) {
+        let mut packed = Self::default();
+        values.iter().for_each(|value| packed.varint(*value as u64));
+        self.bytes(number, &packed.0);
+    }
+
+    /// Floats, packed.
+    pub(crate) fn floats(&mut self, number: u32, values: &[f32]) {
+        let packed: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.bytes(number, &packed);
+    }
+
+    /// Doubles, packed.
+    pub(crate) fn doubles(&mut self, number: u32, values: &[f64]) {
+        let packed: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.bytes(number, &packed);
+    }
+
+    pub(crate) fn message(&mut self, number: u32, write: impl FnOnce(&mut Self)) {
+        let mut inner = Self::default();
+        write(&mut inner);
+        self.bytes(number, &inner.0);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Writes one message.
-    #[derive(Debug, Default)]
-    struct Writer(Vec<u8>);
-
-    impl Writer {
-        fn varint(&mut self, mut value: u64) {
-            while value >= 0x80 {
-                self.0.push(value as u8 | 0x80);
-                value >>= 7;
-            }
-            self.0.push(value as u8);
-        }
-
-        fn int(&mut self, number: u32, value: i64) {
-            self.varint(u64::from(number) << 3);
-            self.varint(value as u64);
-        }
-
-        fn float(&mut self, number: u32, value: f32) {
-            self.varint(u64::from(number) << 3 | 5);
-            self.0.extend(value.to_le_bytes());
-        }
-
-        fn bytes(&mut self, number: u32, bytes: &[u8]) {
-            self.varint(u64::from(number) << 3 | 2);
-            self.varint(bytes.len() as u64);
-            self.0.extend(bytes);
-        }
-
-        /// A text that is left out when it is empty.
-        fn text(&mut self, number: u32, text: &str) {
-            if !text.is_empty() {
-                self.bytes(number, text.as_bytes());
-            }
-        }
-
-        fn ints(&mut self, number: u32, values: &[i64]) {
-            let mut packed = Self::default();
-            values.iter().for_each(|value| packed.varint(*value as u64));
-            self.bytes(number, &packed.0);
-        }
-
-        fn message(&mut self, number: u32, write: impl FnOnce(&mut Self)) {
-            let mut inner = Self::default();
-            write(&mut inner);
-            self.bytes(number, &inner.0);
-        }
-    }
 
     #[test]
     fn what_is_written_reads_back() {

@@ -14,6 +14,7 @@ use super::parts::{Parts, error};
 use crate::backend::BackendError;
 use crate::booster::{Boost, Read, shape};
 use crate::error::Result;
+use crate::sketch::{Classes, Drawn, Frame, Kind, Output, Sketch, Unary, Wire, labelled, undrawn};
 use crate::sklearn::flow::{Flow, Takes};
 use crate::sklearn::native::Method;
 use crate::sklearn::{Classify, Evaluated, Labels, Regress, Rows, argmax};
@@ -237,6 +238,57 @@ impl Model {
     }
 }
 
+impl Model {
+    fn draw_scores(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Wire> {
+        if self.categories.iter().any(|category| category.is_used) || !self.ctrs.is_empty() {
+            return undrawn("catboost.CatBoost with columns of categories, which it hashes");
+        }
+        let columns: Vec<usize> = self.numbers.iter().map(|number| number.column).collect();
+        let table = rows.select(sketch, &columns).table(sketch)?;
+        let table = sketch.unary(Unary::Single, table);
+        let fills: Vec<f64> = self.numbers.iter().map(|number| f64::from(number.missing)).collect();
+        let (missing, fills) = (sketch.unary(Unary::IsMissing, table), sketch.row(&fills));
+        let table = sketch.choose(missing, fills, table);
+        let dimension = self.dimension;
+        let plain = self.forest.plain();
+        let sums = if dimension == 1 {
+            plain.sums(sketch, table, 1, |_| 0, |_, leaf| self.values[leaf as usize])?
+        } else {
+            plain.vectors(sketch, table, dimension, |_, leaf, out| {
+                out.extend_from_slice(&self.values[leaf as usize..][..dimension]);
+            })?
+        };
+        let (scaled, bias) = (sketch.scaled(sums, self.scale), sketch.row(&self.bias));
+        Ok(sketch.add(scaled, bias))
+    }
+
+    fn draw_prediction(&self, sketch: &mut Sketch, scores: Wire) -> Wire {
+        match self.link {
+            Link::Exp => sketch.unary(Unary::Exp, scores),
+            Link::Uncertain => {
+                let (mean, spread) = (sketch.column(scores, 0), sketch.column(scores, 1));
+                let doubled = sketch.scaled(spread, 2.0);
+                let variance = sketch.unary(Unary::Exp, doubled);
+                sketch.join(&[mean, variance])
+            }
+            _ => scores,
+        }
+    }
+
+    fn draw_classes(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Classes> {
+        let scores = self.draw_scores(sketch, rows)?;
+        let (picks, shares) = match self.link {
+            Link::Binary => {
+                let share = sketch.unary(Unary::Sigmoid, scores);
+                (sketch.second_above(scores, 0.0), sketch.pair(share))
+            }
+            Link::Softmax => (sketch.argmax(scores), sketch.softmax(scores)),
+            _ => (sketch.argmax(scores), sketch.unary(Unary::Sigmoid, scores)),
+        };
+        Ok(Classes { picks, shares: Some(shares), decisions: None })
+    }
+}
+
 /// The library takes integers and texts.
 fn hash_of(rows: Rows<'_>, cell: f64, column: usize) -> Evaluated<i32> {
     if let Some(hash) = rows.text(cell, hash::category) {
@@ -295,6 +347,24 @@ impl Boost for Model {
     fn classes(&self) -> Vec<String> {
         self.labels.as_ref().map(Labels::to_texts).unwrap_or_default()
     }
+
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Vec<Output>> {
+        let output = |name: &str, kind, row, wire| Output { name: name.to_owned(), kind, row, wire };
+        if let Some(labels) = &self.labels {
+            let drawn = self.draw_classes(sketch, rows)?;
+            let (label, kind) = labelled(sketch, drawn.picks, labels);
+            let mut outputs = vec![output("label", kind, Vec::new(), label)];
+            let width = vec![self.classes_count()];
+            outputs.extend(drawn.shares.map(|wire| output("probabilities", Kind::Number, width, wire)));
+            return Ok(outputs);
+        }
+        if self.link == Link::Labels {
+            return undrawn("catboost.CatBoost of several labels at once");
+        }
+        let scores = self.draw_scores(sketch, rows)?;
+        let prediction = self.draw_prediction(sketch, scores);
+        Ok(vec![output("variable", Kind::Number, vec![self.dimension], prediction)])
+    }
 }
 
 impl Classify for Model {
@@ -313,6 +383,10 @@ impl Classify for Model {
     fn probabilities(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
         self.probabilities_into(rows, out)
     }
+
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Classes> {
+        self.draw_classes(sketch, rows)
+    }
 }
 
 impl Regress for Model {
@@ -322,5 +396,10 @@ impl Regress for Model {
 
     fn predict(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
         self.predict_numbers(rows, out)
+    }
+
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Wire> {
+        let scores = self.draw_scores(sketch, rows)?;
+        Ok(self.draw_prediction(sketch, scores))
     }
 }

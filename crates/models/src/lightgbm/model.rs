@@ -8,6 +8,7 @@ use super::text::{Linear, Parts, RawTree, error};
 use crate::backend::BackendError;
 use crate::booster::{self, Boost, Read, shape};
 use crate::error::{LoadError, Result};
+use crate::sketch::{Binary, Drawn, Frame, Output, Sketch, Unary, Wire, undrawn};
 use crate::sklearn::native::Method;
 use crate::sklearn::{Evaluated, Rows};
 use crate::tensor::{DType, Outputs};
@@ -70,6 +71,26 @@ impl Link {
             }
             Self::Softplus => scores.iter_mut().for_each(|score| *score = score.exp().ln_1p()),
             Self::Softmax => crate::sklearn::softmax(scores),
+        }
+    }
+
+    fn draw(self, sketch: &mut Sketch, scores: Wire) -> Wire {
+        match self {
+            Self::Identity => scores,
+            Self::Square => {
+                let (sign, square) = (sketch.unary(Unary::Sign, scores), sketch.multiply(scores, scores));
+                sketch.multiply(sign, square)
+            }
+            Self::Exp => sketch.unary(Unary::Exp, scores),
+            Self::Logistic(by) => {
+                let scaled = sketch.scaled(scores, by);
+                sketch.unary(Unary::Sigmoid, scaled)
+            }
+            Self::Softplus => {
+                let power = sketch.unary(Unary::Exp, scores);
+                sketch.log_1p(power)
+            }
+            Self::Softmax => sketch.softmax(scores),
         }
     }
 }
@@ -240,6 +261,32 @@ impl Model {
     }
 }
 
+impl Model {
+    pub(super) fn draw_prediction(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Wire> {
+        if self.lines.is_some() {
+            return undrawn("lightgbm.Booster with linear leaves");
+        }
+        let table = rows.table(sketch)?;
+        // What is not far enough from zero is zero; what is missing stays.
+        let (size, bound) = (sketch.unary(Unary::Absolute, table), sketch.number(ZERO));
+        let (is_zero, zero) = (sketch.binary(Binary::AtLeast, bound, size), sketch.number(0.0));
+        let table = sketch.choose(is_zero, zero, table);
+        let said = |_, leaf: u32| self.leaves[leaf as usize];
+        let groups = self.groups;
+        let mut scores = self.forest.plain().sums(sketch, table, groups, |tree| tree % groups, said)?;
+        if self.is_average && self.forest.count() > 0 {
+            let rounds = sketch.number((self.forest.count() / groups) as f64);
+            scores = sketch.divide(scores, rounds);
+        }
+        Ok(self.link.draw(sketch, scores))
+    }
+
+    pub(super) fn draw_probabilities(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Wire> {
+        let said = self.draw_prediction(sketch, rows)?;
+        Ok(if self.is_binary() { sketch.pair(said) } else { said })
+    }
+}
+
 impl Lines {
     fn add(&mut self, tree: &RawTree, features: usize) -> Result<(), String> {
         let none = Linear::default();
@@ -367,5 +414,14 @@ impl Boost for Model {
     fn classes(&self) -> Vec<String> {
         let count = if self.is_binary() { 2 } else { self.groups };
         if self.has_probabilities() { booster::counted(count).to_texts() } else { Vec::new() }
+    }
+
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Vec<Output>> {
+        let said = self.draw_prediction(sketch, rows)?;
+        let probabilities = self.has_probabilities().then(|| match self.is_binary() {
+            true => (sketch.pair(said), 2),
+            false => (said, self.groups),
+        });
+        Ok(booster::drawn_outputs((said, vec![self.groups]), probabilities))
     }
 }

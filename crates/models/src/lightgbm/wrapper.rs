@@ -9,6 +9,7 @@ use crate::booster::{Numbers, Wrapped, counted, wrapped};
 use crate::error::{LoadError, Result};
 use crate::graph::View;
 use crate::limits::Limits;
+use crate::sketch::{Drawn, Frame, Sketch, Wire};
 use crate::sklearn::{Estimator, Evaluated, Labels, Role, Rows};
 
 /// The model of a pickled `lightgbm.basic.Booster`.
@@ -78,5 +79,13 @@ impl Numbers for Model {
     fn predict(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
         Model::predict(self, rows, out);
         Ok(())
+    }
+
+    fn draw_probabilities(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Wire> {
+        Model::draw_probabilities(self, sketch, rows)
+    }
+
+    fn draw_prediction(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Wire> {
+        Model::draw_prediction(self, sketch, rows)
     }
 }

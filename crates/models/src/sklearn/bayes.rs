@@ -7,6 +7,7 @@ use super::labels::Labels;
 use super::linear::dot;
 use super::{Classify, Evaluated, Read, Role, Rows, argmax, check_finite, softmax};
 use crate::error::Result;
+use crate::sketch::{Binary, Classes, Drawn, Frame, Sketch};
 
 enum Likelihood {
     /// Means and variances; the constant of each class is in `start`.
@@ -77,6 +78,34 @@ impl Classify for Bayes {
         self.joint(rows, out)?;
         out.chunks_exact_mut(self.start.len()).for_each(softmax);
         Ok(())
+    }
+
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Classes> {
+        let mut table = rows.table(sketch)?;
+        let start = sketch.row(&self.start);
+        let joint = match &self.likelihood {
+            Likelihood::Gaussian { mean, variance } => {
+                // Squares of differences and not differences of squares, which would lose digits.
+                let deep = sketch.shape(table, &[-1, 1, mean.cols as i64]);
+                let means = sketch.numbers(&[mean.rows, mean.cols], mean.data.clone());
+                let variances = sketch.numbers(&[mean.rows, mean.cols], variance.data.clone());
+                let off = sketch.subtract(deep, means);
+                let squares = sketch.multiply(off, off);
+                let shares = sketch.divide(squares, variances);
+                let sums = sketch.sum(shares, 2);
+                let sums = sketch.shape(sums, &[-1, mean.rows as i64]);
+                let half = sketch.scaled(sums, 0.5);
+                sketch.subtract(start, half)
+            }
+            Likelihood::Linear { weights, binarize } => {
+                if let Some(threshold) = binarize {
+                    table = sketch.flags(Binary::Greater, table, *threshold);
+                }
+                let sums = sketch.product_with_rows(table, &weights.data, weights.rows);
+                sketch.add(sums, start)
+            }
+        };
+        Ok(Classes { picks: sketch.argmax(joint), shares: Some(sketch.softmax(joint)), decisions: None })
     }
 }
 

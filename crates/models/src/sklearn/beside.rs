@@ -10,6 +10,7 @@ use super::{Estimator, Evaluated, Part, Read, Role, Rows, Transform, read_at};
 use crate::array::Kind;
 use crate::error::Result;
 use crate::graph::View;
+use crate::sketch::{Drawn, Frame, Sketch};
 
 /// A transform (none: the columns as they are), its columns, and what its outputs are multiplied by.
 type Beside = (Option<Box<dyn Transform>>, Vec<usize>, f64);
@@ -122,6 +123,26 @@ impl Transform for SideBySide {
             start += width;
         }
         Ok(())
+    }
+
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Frame> {
+        let mut frames = Vec::new();
+        for (transform, columns, weight) in &self.parts {
+            if columns.is_empty() && transform.is_none() {
+                continue;
+            }
+            let picked = rows.select(sketch, columns);
+            let mut made = match transform {
+                None => picked,
+                Some(transform) => transform.draw(sketch, &picked)?,
+            };
+            if *weight != 1.0 {
+                let table = made.table(sketch)?;
+                made = Frame::Numbers(sketch.scaled(table, *weight), made.width());
+            }
+            frames.push(made);
+        }
+        Ok(Frame::join(sketch, &frames))
     }
 }
 

@@ -11,6 +11,7 @@ use super::tree::{Cell, RawTree, Trees};
 use super::{Classify, Evaluated, Read, Regress, Role, Rows, argmax, expit, hist, pipeline, softmax};
 use crate::error::Result;
 use crate::graph::View;
+use crate::sketch::{Binary, Classes, Drawn, Frame, Sketch, Unary, Wire};
 
 #[derive(Clone, Copy, PartialEq)]
 enum Loss {
@@ -38,6 +39,12 @@ impl<X: Cell> Boosted<X> {
         let scores = self.scores;
         self.trees.walk(rows, |row, tree, says| out[row * scores + tree % scores] += says[0])
     }
+
+    fn draw_raw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Wire> {
+        let sums = self.trees.draw_groups(sketch, rows, self.scores)?;
+        let start = sketch.row(&self.start);
+        Ok(sketch.add(sums, start))
+    }
 }
 
 impl<X: Cell> Regress for Boosted<X> {
@@ -51,6 +58,11 @@ impl<X: Cell> Regress for Boosted<X> {
             out.iter_mut().for_each(|score| *score = score.exp());
         }
         Ok(())
+    }
+
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Wire> {
+        let raw = self.draw_raw(sketch, rows)?;
+        Ok(if self.loss == Loss::LogLink { sketch.unary(Unary::Exp, raw) } else { raw })
     }
 }
 
@@ -95,6 +107,22 @@ impl<X: Cell> Classify for Boosted<X> {
 
     fn decisions(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
         self.raw(rows, out)
+    }
+
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Classes> {
+        let raw = self.draw_raw(sketch, rows)?;
+        let decisions = Some((raw, self.scores));
+        if self.scores > 1 {
+            return Ok(Classes { picks: sketch.argmax(raw), shares: Some(sketch.softmax(raw)), decisions });
+        }
+        let op = if self.zero_is_second { Binary::AtLeast } else { Binary::Greater };
+        let second = sketch.test(op, raw, 0.0);
+        let second = sketch.unary(Unary::Whole, second);
+        let picks = sketch.shape(second, &[-1]);
+        let factor = if self.loss == Loss::Exponential { 2.0 } else { 1.0 };
+        let scaled = sketch.scaled(raw, factor);
+        let share = sketch.unary(Unary::Sigmoid, scaled);
+        Ok(Classes { picks, shares: Some(sketch.pair(share)), decisions })
     }
 }
 

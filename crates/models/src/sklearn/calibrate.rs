@@ -8,6 +8,7 @@ use super::quantile::interpolate;
 use super::{Classify, Evaluated, Read, Role, Rows, argmax, expit, read_at};
 use crate::error::Result;
 use crate::graph::View;
+use crate::sketch::{Binary, Classes, Drawn, Frame, Sketch, Unary, Wire, undrawn};
 
 /// From a score to a probability.
 enum Curve {
@@ -40,6 +41,17 @@ impl Curve {
         match self {
             Self::Sigmoid(a, b) => expit(-(a * x + b)),
             Self::Isotonic(places, values) => interpolate(x, places, values),
+        }
+    }
+
+    fn draw(&self, sketch: &mut Sketch, x: Wire) -> Wire {
+        match self {
+            Self::Sigmoid(a, b) => {
+                let scaled = sketch.scaled(x, -a);
+                let moved = sketch.plus(scaled, -b);
+                sketch.unary(Unary::Sigmoid, moved)
+            }
+            Self::Isotonic(places, values) => sketch.interpolate(x, places, values),
         }
     }
 }
@@ -97,6 +109,38 @@ impl Fold {
         }
         Ok(())
     }
+
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame, classes: usize) -> Drawn<Wire> {
+        let drawn = self.model.draw(sketch, rows)?;
+        let scores = if self.by_decisions {
+            drawn.decisions.map(|(decisions, width)| sketch.shape(decisions, &[-1, width as i64]))
+        } else {
+            drawn.shares
+        };
+        let Some(scores) = scores else { return undrawn("scores of the classifier that is calibrated") };
+        let zero = {
+            let first = sketch.column(scores, 0);
+            sketch.scaled(first, 0.0)
+        };
+        let mut columns = vec![zero; classes];
+        for (index, (curve, class)) in self.curves.iter().zip(&self.classes).enumerate() {
+            let place = if self.curves.len() == 1 && !self.by_decisions { 1 } else { index };
+            let score = sketch.column(scores, place);
+            columns[*class] = curve.draw(sketch, score);
+        }
+        let made = if classes == 2 {
+            sketch.pair(columns[1])
+        } else {
+            let all = sketch.join(&columns);
+            sketch.shares(all, classes)
+        };
+        // What rounding puts a little above one is one.
+        let one = sketch.number(1.0);
+        let above = sketch.test(Binary::Greater, made, 1.0);
+        let near = sketch.test(Binary::Less, made, 1.0 + 1e-5);
+        let is_one = sketch.binary(Binary::And, above, near);
+        Ok(sketch.choose(is_one, one, made))
+    }
 }
 
 impl Classify for Calibrated {
@@ -121,6 +165,18 @@ impl Classify for Calibrated {
         }
         out.iter_mut().for_each(|slot| *slot /= self.folds.len() as f64);
         Ok(())
+    }
+
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Classes> {
+        let mut sum: Option<Wire> = None;
+        for fold in &self.folds {
+            let own = fold.draw(sketch, rows, self.classes)?;
+            sum = Some(sum.map_or(own, |sum| sketch.add(sum, own)));
+        }
+        let Some(sum) = sum else { return undrawn("a calibration without folds") };
+        let count = sketch.number(self.folds.len() as f64);
+        let shares = sketch.divide(sum, count);
+        Ok(Classes { picks: sketch.argmax(shares), shares: Some(shares), decisions: None })
     }
 }
 

@@ -6,6 +6,7 @@ use super::attrs::{Attrs, Matrix};
 use super::linear::dot;
 use super::{Evaluated, Read, Regress, Role, Rows, check_finite};
 use crate::error::Result;
+use crate::sketch::{Drawn, Frame, Sketch, Unary, Wire};
 
 struct Centres {
     centres: Matrix,
@@ -31,6 +32,16 @@ impl Regress for Centres {
             *slot = best.1 as f64;
         }
         Ok(())
+    }
+
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Wire> {
+        let table = rows.table(sketch)?;
+        let near = sketch.product_with_rows(table, &self.centres.data, self.centres.rows);
+        let half = sketch.row(&self.half_squares);
+        let near = sketch.subtract(near, half);
+        let places = sketch.argmax(near);
+        let places = sketch.unary(Unary::Number, places);
+        Ok(sketch.shape(places, &[-1, 1]))
     }
 }
 

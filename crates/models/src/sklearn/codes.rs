@@ -7,6 +7,7 @@ use super::encode::{Categories, flow_of, shown};
 use super::{Evaluated, Read, Regress, Role, Rows};
 use crate::backend::BackendError;
 use crate::error::Result;
+use crate::sketch::{Drawn, Frame, Sketch, Unary, Wire};
 
 struct Codes(Categories);
 
@@ -24,6 +25,12 @@ impl Regress for Codes {
             *slot = code.ok_or_else(unseen)? as f64;
         }
         Ok(())
+    }
+
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Wire> {
+        let column = rows.column(sketch, 0);
+        let code = self.0.draw(sketch, column)?;
+        Ok(sketch.unary(Unary::Number, code))
     }
 }
 

@@ -6,6 +6,7 @@ use super::attrs::{Attrs, WIDTH_MAX};
 use super::{Evaluated, Read, Role, Rows, Transform, check_finite};
 use crate::error::{LoadError, Result};
 use crate::graph::View;
+use crate::sketch::{Binary, Drawn, Frame, Sketch, Unary};
 
 /// 1 above the threshold, else 0.
 struct Binarizer {
@@ -22,6 +23,11 @@ impl Transform for Binarizer {
         check_finite(rows, false)?;
         out.iter_mut().zip(rows.data).for_each(|(slot, x)| *slot = f64::from(u8::from(*x > self.threshold)));
         Ok(())
+    }
+
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Frame> {
+        let table = rows.table(sketch)?;
+        Ok(Frame::Numbers(sketch.flags(Binary::Greater, table, self.threshold), self.width))
     }
 }
 
@@ -54,6 +60,10 @@ impl Transform for Selection {
             }
         }
         Ok(())
+    }
+
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Frame> {
+        Ok(rows.select(sketch, &self.kept))
     }
 }
 
@@ -88,6 +98,27 @@ impl Transform for Polynomial {
             }
         }
         Ok(())
+    }
+
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Frame> {
+        let table = rows.table(sketch)?;
+        // A column of ones stands in for factors that a product does not have.
+        let first = sketch.column(table, 0);
+        let (missing, one) = (sketch.unary(Unary::IsMissing, first), sketch.number(1.0));
+        let ones = sketch.choose(missing, one, one);
+        let wide = sketch.join(&[table, ones]);
+        let degree = self.products.iter().map(Vec::len).max().unwrap_or(0).max(1);
+        let mut made = None;
+        for factor in 0..degree {
+            let places = self.products.iter().map(|product| product.get(factor).copied());
+            let places: Vec<usize> = places.map(|place| place.unwrap_or(rows.width())).collect();
+            let factors = sketch.columns(wide, &places);
+            made = Some(match made {
+                None => factors,
+                Some(before) => sketch.multiply(before, factors),
+            });
+        }
+        Ok(Frame::Numbers(made.unwrap_or(wide), self.products.len()))
     }
 }
 

@@ -13,6 +13,7 @@ use crate::array::{Elements, Kind};
 use crate::backend::BackendError;
 use crate::error::{LoadError, Result};
 use crate::graph::{Node, View};
+use crate::sketch::{Binary, Drawn, Frame, Op, Sketch, Unary, Wire, undrawn};
 
 /// The categories of one column, in the library's order.
 #[derive(Debug, Default)]
@@ -83,6 +84,62 @@ impl Categories {
             (true, false) => Takes::Number,
             _ => Takes::Any,
         }
+    }
+
+    /// Draws the place of each cell of a column, `[rows, 1]` integers; [`Categories::count`] for what is unknown.
+    pub(super) fn draw(&self, sketch: &mut Sketch, (column, is_text): (Wire, bool)) -> Drawn<Wire> {
+        if self.takes() == Takes::Any && !(self.texts.is_empty() && self.numbers.is_empty()) {
+            return undrawn("an encoder of a column of texts and numbers");
+        }
+        if is_text {
+            let mut texts = vec![String::new(); self.count];
+            self.texts.iter().for_each(|(text, place)| texts[*place] = text.to_string());
+            let has_gaps = self.texts.len() != self.count;
+            if has_gaps {
+                return undrawn("an encoder of texts some of which are missing");
+            }
+            return Ok(sketch.step(Op::Code(texts), &[column]));
+        }
+        let mut known: Vec<(f64, usize)> =
+            self.numbers.iter().map(|(bits, place)| (f64::from_bits(*bits), *place)).collect();
+        known.sort_by_key(|(_, place)| *place);
+        let numbers: Vec<f64> = known.iter().map(|(number, _)| *number).collect();
+        let unknown = self.count as f64;
+        let mut code = if numbers.is_empty() {
+            let missing = sketch.unary(Unary::IsMissing, column);
+            let other = sketch.number(unknown);
+            sketch.choose(missing, other, other)
+        } else {
+            let row = sketch.row(&numbers);
+            let hits = sketch.binary(Binary::Equal, column, row);
+            let hits = sketch.unary(Unary::Number, hits);
+            // Places less what is unknown: a row without a hit is then unknown.
+            let places: Vec<f64> = known.iter().map(|(_, place)| *place as f64 - unknown).collect();
+            let places = sketch.numbers(&[places.len(), 1], places);
+            let code = sketch.product(hits, places);
+            sketch.plus(code, unknown)
+        };
+        if let Some(place) = self.missing {
+            let is_missing = sketch.unary(Unary::IsMissing, column);
+            let place = sketch.number(place as f64);
+            code = sketch.choose(is_missing, place, code);
+        }
+        Ok(sketch.unary(Unary::Whole, code))
+    }
+
+    /// Draws what a table says of each cell of a column; its last entry is for what is unknown.
+    pub(super) fn draw_said(
+        &self,
+        sketch: &mut Sketch,
+        column: (Wire, bool),
+        said: &[f64],
+        unknown: f64,
+    ) -> Drawn<Wire> {
+        let code = self.draw(sketch, column)?;
+        let mut all = said.to_vec();
+        all.push(unknown);
+        let table = sketch.row(&all);
+        Ok(sketch.pick(table, code, 0))
     }
 }
 
@@ -172,6 +229,29 @@ impl Transform for OneHot {
         }
         Ok(())
     }
+
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Frame> {
+        let mut tables = Vec::new();
+        let mut first = 0;
+        for (index, hot) in self.columns.iter().enumerate() {
+            let slots = hot.slots.iter().copied().flatten().max().map_or(first, |last| last + 1);
+            let slots = slots.max(hot.unknown.map_or(first, |slot| slot + 1));
+            if slots == first {
+                continue;
+            }
+            let column = rows.column(sketch, index);
+            let slot = |slot: &Option<usize>| slot.map_or(-1.0, |slot| (slot - first) as f64);
+            let said: Vec<f64> = hot.slots.iter().map(slot).collect();
+            let place = hot.categories.draw_said(sketch, column, &said, slot(&hot.unknown))?;
+            let place = sketch.unary(Unary::Whole, place);
+            tables.push(sketch.one_hot(place, slots - first));
+            first = slots;
+        }
+        if first != self.width || tables.is_empty() {
+            return undrawn("OneHotEncoder without any category left");
+        }
+        Ok(Frame::Numbers(sketch.join(&tables), self.width))
+    }
 }
 
 /// The category that each column leaves out.
@@ -254,6 +334,16 @@ impl Transform for Ordinal {
         }
         Ok(())
     }
+
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Frame> {
+        let mut tables = Vec::new();
+        for (index, (categories, codes)) in self.columns.iter().enumerate() {
+            let column = rows.column(sketch, index);
+            let unknown = self.unknown.unwrap_or(f64::NAN);
+            tables.push(categories.draw_said(sketch, column, codes, unknown)?);
+        }
+        Ok(Frame::Numbers(sketch.join(&tables), self.columns.len()))
+    }
 }
 
 pub(super) fn ordinal(attrs: &Attrs<'_>) -> Result<Read> {
@@ -308,6 +398,19 @@ impl Transform for ByTarget {
             }
         }
         Ok(())
+    }
+
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Frame> {
+        let mut tables = Vec::new();
+        let classes = self.overall.len();
+        for (index, categories) in self.columns.iter().enumerate() {
+            let column = rows.column(sketch, index);
+            for (class, overall) in self.overall.iter().enumerate() {
+                let means = &self.means[index * classes + class];
+                tables.push(categories.draw_said(sketch, column, means, *overall)?);
+            }
+        }
+        Ok(Frame::Numbers(sketch.join(&tables), self.means.len()))
     }
 }
 

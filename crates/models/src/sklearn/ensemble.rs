@@ -6,6 +6,7 @@ use super::attrs::Attrs;
 use super::labels::Labels;
 use super::{Classify, Estimator, Evaluated, Part, Read, Regress, Role, Rows, argmax, read_at, softmax};
 use crate::error::{LoadError, Result};
+use crate::sketch::{Binary, Classes, Drawn, Frame, Op, Sketch, Unary, Wire, undrawn};
 
 /// A classifier among others.
 struct Member {
@@ -47,6 +48,37 @@ impl Member {
             }
         }
         Ok(mapped)
+    }
+
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Classes> {
+        match &self.columns {
+            None => self.model.draw(sketch, rows),
+            Some(columns) => {
+                let rows = rows.select(sketch, columns);
+                self.model.draw(sketch, &rows)
+            }
+        }
+    }
+
+    /// Probabilities in the ensemble's order of classes.
+    fn draw_shares(&self, sketch: &mut Sketch, drawn: &Classes, classes: usize) -> Drawn<Wire> {
+        let Some(shares) = drawn.shares else { return undrawn("probabilities of a member") };
+        if self.classes.iter().copied().eq(0..classes as u32) {
+            return Ok(shares);
+        }
+        let mut cells = vec![0.0; self.classes.len() * classes];
+        for (own, class) in self.classes.iter().enumerate() {
+            cells[own * classes + *class as usize] = 1.0;
+        }
+        let places = sketch.numbers(&[self.classes.len(), classes], cells);
+        Ok(sketch.product(shares, places))
+    }
+
+    /// A one for the class that wins, in the ensemble's order.
+    fn draw_votes(&self, sketch: &mut Sketch, drawn: &Classes, classes: usize) -> Wire {
+        let own = sketch.wholes(self.classes.iter().map(|class| *class as usize));
+        let picks = sketch.pick(own, drawn.picks, 0);
+        sketch.one_hot(picks, classes)
     }
 }
 
@@ -124,6 +156,62 @@ impl Committee {
     fn is_boosted(&self) -> bool {
         matches!(self.rule, Rule::Samme { .. } | Rule::SammeReal)
     }
+
+    /// What one member adds to the scores.
+    fn draw_member(&self, sketch: &mut Sketch, member: &Member, drawn: &Classes) -> Drawn<Wire> {
+        let k = self.classes;
+        Ok(match self.rule {
+            Rule::Mean if !member.model.has_probabilities() => member.draw_votes(sketch, drawn, k),
+            Rule::Mean => member.draw_shares(sketch, drawn, k)?,
+            Rule::Soft => {
+                let shares = member.draw_shares(sketch, drawn, k)?;
+                sketch.scaled(shares, member.weight)
+            }
+            Rule::Hard | Rule::Samme { .. } => {
+                let votes = member.draw_votes(sketch, drawn, k);
+                let lost = match self.rule {
+                    Rule::Samme { symmetric: true } => -1.0 / (k as f64 - 1.0) * member.weight,
+                    _ => 0.0,
+                };
+                let (won, lost) = (sketch.number(member.weight), sketch.number(lost));
+                let is_won = sketch.test(Binary::Greater, votes, 0.5);
+                sketch.choose(is_won, won, lost)
+            }
+            Rule::SammeReal => {
+                let shares = member.draw_shares(sketch, drawn, k)?;
+                let shares = sketch.at_least(shares, f64::EPSILON);
+                let logs = sketch.unary(Unary::Log, shares);
+                let sum = sketch.sum(logs, 1);
+                let mean = sketch.scaled(sum, 1.0 / k as f64);
+                let off = sketch.subtract(logs, mean);
+                sketch.scaled(off, k as f64 - 1.0)
+            }
+        })
+    }
+
+    /// The scores, and the mean of the members' decisions where bagging has such.
+    fn draw_scores(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<(Wire, Option<Wire>)> {
+        let mut sum: Option<Wire> = None;
+        let mut decisions: Option<Wire> = None;
+        for member in &self.members {
+            sketch.check()?;
+            let drawn = member.draw(sketch, rows)?;
+            let own = self.draw_member(sketch, member, &drawn)?;
+            sum = Some(sum.map_or(own, |sum| sketch.add(sum, own)));
+            if let Some((own, _)) = drawn.decisions {
+                decisions = Some(decisions.map_or(own, |sum| sketch.add(sum, own)));
+            }
+        }
+        let Some(sum) = sum else { return undrawn("an ensemble without members") };
+        let divisor = match self.rule {
+            Rule::Hard => return Ok((sum, None)),
+            Rule::Mean => self.members.len() as f64,
+            _ => self.members.iter().map(|member| member.weight).sum(),
+        };
+        let by = sketch.number(divisor);
+        let decisions = decisions.map(|decisions| sketch.divide(decisions, by));
+        Ok((sketch.divide(sum, by), decisions))
+    }
 }
 
 impl Classify for Committee {
@@ -194,6 +282,28 @@ impl Classify for Committee {
         }
         Ok(())
     }
+
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Classes> {
+        let (scores, of_members) = self.draw_scores(sketch, rows)?;
+        let picks = sketch.argmax(scores);
+        let width = self.decisions_width();
+        if !self.is_boosted() {
+            let shares = (self.rule != Rule::Hard).then_some(scores);
+            let decisions = of_members.filter(|_| width > 0).map(|decisions| (decisions, width));
+            return Ok(Classes { picks, shares, decisions });
+        }
+        let (inner, decisions) = if self.classes == 2 {
+            let (first, second) = (sketch.column(scores, 0), sketch.column(scores, 1));
+            let decision = sketch.subtract(second, first);
+            let half = sketch.scaled(decision, 0.5);
+            let negative = sketch.unary(Unary::Negative, half);
+            (sketch.join(&[negative, half]), decision)
+        } else {
+            let by = sketch.number(self.classes as f64 - 1.0);
+            (sketch.divide(scores, by), scores)
+        };
+        Ok(Classes { picks, shares: Some(sketch.softmax(inner)), decisions: Some((decisions, width)) })
+    }
 }
 
 /// A regressor among others, the columns it sees (all if `None`), and its weight.
@@ -230,6 +340,56 @@ impl Regress for Average {
         }
         Ok(())
     }
+
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Wire> {
+        let mut all = Vec::new();
+        for (model, columns, _) in &self.members {
+            sketch.check()?;
+            let own = match columns {
+                None => model.draw(sketch, rows)?,
+                Some(columns) => {
+                    let rows = rows.select(sketch, columns);
+                    model.draw(sketch, &rows)?
+                }
+            };
+            all.push(own);
+        }
+        let weights: Vec<f64> = self.members.iter().map(|(.., weight)| *weight).collect();
+        if self.is_median {
+            return draw_median(sketch, &all, &weights, self.targets);
+        }
+        let mut sum: Option<Wire> = None;
+        for (own, weight) in all.into_iter().zip(&weights) {
+            let own = if *weight == 1.0 { own } else { sketch.scaled(own, *weight) };
+            sum = Some(sum.map_or(own, |sum| sketch.add(sum, own)));
+        }
+        let Some(sum) = sum else { return undrawn("an ensemble without members") };
+        let total = sketch.number(weights.iter().sum());
+        Ok(sketch.divide(sum, total))
+    }
+}
+
+/// The weighted median, drawn: answers in order of size, running sums of their weights, the first that has half.
+fn draw_median(sketch: &mut Sketch, all: &[Wire], weights: &[f64], targets: usize) -> Drawn<Wire> {
+    if targets != 1 {
+        return undrawn("a median of several targets");
+    }
+    let count = all.len();
+    let side_by_side = sketch.join(all);
+    let sorted = sketch.step(Op::Smallest(count), &[side_by_side]);
+    let places = sketch.step(Op::SmallestPlaces(count), &[side_by_side]);
+    let table = sketch.row(weights);
+    let own = sketch.pick(table, places, 0);
+    let below = (0..count).flat_map(|i| (0..count).map(move |j| f64::from(u8::from(i <= j))));
+    let below: Vec<f64> = below.collect();
+    let below = sketch.numbers(&[count, count], below);
+    let running = sketch.product(own, below);
+    let half = 0.5 * weights.iter().sum::<f64>();
+    let reached = sketch.flags(Binary::AtLeast, running, half);
+    let first = sketch.argmax(reached);
+    let hot = sketch.one_hot(first, count);
+    let said = sketch.multiply(sorted, hot);
+    Ok(sketch.sum(said, 1))
 }
 
 /// The first answer, in order of size, at which half of the weight is reached.

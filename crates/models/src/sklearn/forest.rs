@@ -10,6 +10,7 @@ use super::labels::Labels;
 use super::tree::{RawTree, Trees};
 use super::{Classify, Evaluated, Read, Regress, Role, Rows, argmax, several};
 use crate::error::Result;
+use crate::sketch::{Classes, Drawn, Frame, Sketch, Wire};
 
 /// Trees whose answers are averaged.
 struct Mean {
@@ -37,6 +38,15 @@ impl Mean {
             }
         }
         Ok(())
+    }
+
+    fn draw_mean(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Wire> {
+        let sums = self.trees.draw_sums(sketch, rows)?;
+        if self.count <= 1.0 {
+            return Ok(sums);
+        }
+        let count = sketch.number(self.count);
+        Ok(sketch.divide(sums, count))
     }
 }
 
@@ -83,6 +93,11 @@ impl Classify for Mean {
     fn probabilities(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
         self.sum(rows, out)
     }
+
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Classes> {
+        let shares = self.draw_mean(sketch, rows)?;
+        Ok(Classes { picks: sketch.argmax(shares), shares: Some(shares), decisions: None })
+    }
 }
 
 impl Regress for Mean {
@@ -92,6 +107,10 @@ impl Regress for Mean {
 
     fn predict(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
         self.sum(rows, out)
+    }
+
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Wire> {
+        self.draw_mean(sketch, rows)
     }
 }
 

@@ -6,9 +6,12 @@ use super::attrs::Attrs;
 use super::{Evaluated, Read, Role, Rows, Transform, check_finite};
 use crate::error::Result;
 use crate::graph::{Node, View};
+use crate::sketch::{Binary, Drawn, Frame, Sketch, Unary, Wire, undrawn};
 
 struct Function {
     function: fn(f64) -> f64,
+    /// numpy's name of it; empty for none.
+    name: String,
     width: usize,
 }
 
@@ -20,6 +23,14 @@ impl Transform for Function {
     fn transform(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
         out.iter_mut().zip(rows.data).for_each(|(slot, x)| *slot = (self.function)(*x));
         Ok(())
+    }
+
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Frame> {
+        if self.name.is_empty() {
+            return Ok(rows.clone());
+        }
+        let table = rows.table(sketch)?;
+        Ok(Frame::Numbers(draw_named(sketch, &self.name, table)?, self.width))
     }
 }
 
@@ -46,17 +57,57 @@ fn named(name: &str) -> Option<fn(f64) -> f64> {
     Some(function)
 }
 
+/// numpy's function of this name, drawn.
+fn draw_named(sketch: &mut Sketch, name: &str, x: Wire) -> Drawn<Wire> {
+    let log_by = |sketch: &mut Sketch, base: f64| {
+        let log = sketch.unary(Unary::Log, x);
+        let by = sketch.number(base.ln());
+        sketch.divide(log, by)
+    };
+    Ok(match name {
+        "abs" | "absolute" => sketch.unary(Unary::Absolute, x),
+        "square" => sketch.multiply(x, x),
+        "sqrt" => sketch.unary(Unary::Root, x),
+        "log" => sketch.unary(Unary::Log, x),
+        "log1p" => sketch.log_1p(x),
+        "log2" => log_by(sketch, 2.0),
+        "log10" => log_by(sketch, 10.0),
+        "exp" => sketch.unary(Unary::Exp, x),
+        "expm1" => sketch.exp_m1(x),
+        "sin" => sketch.unary(Unary::Sine, x),
+        "cos" => sketch.unary(Unary::Cosine, x),
+        "tan" => {
+            let (sine, cosine) = (sketch.unary(Unary::Sine, x), sketch.unary(Unary::Cosine, x));
+            sketch.divide(sine, cosine)
+        }
+        "tanh" => sketch.unary(Unary::Tanh, x),
+        "reciprocal" => {
+            let one = sketch.number(1.0);
+            sketch.divide(one, x)
+        }
+        "cbrt" => {
+            let (size, third) = (sketch.unary(Unary::Absolute, x), sketch.number(1.0 / 3.0));
+            let root = sketch.binary(Binary::Power, size, third);
+            let sign = sketch.unary(Unary::Sign, x);
+            sketch.multiply(root, sign)
+        }
+        other => return undrawn(format!("FunctionTransformer's numpy.{other}")),
+    })
+}
+
 pub(super) fn function(attrs: &Attrs<'_>) -> Result<Read> {
     let width = attrs.features()?;
     let arguments = attrs.opt("kw_args").is_some_and(|args| args.pairs().next().is_some());
+    let mut name = String::new();
     let function: fn(f64) -> f64 = match attrs.opt("func").map(View::node) {
         None => |x| x,
         Some(Node::Global(global)) if global.module.starts_with("numpy") && !arguments => {
+            global.name.as_ref().clone_into(&mut name);
             named(&global.name).ok_or_else(|| attrs.unsupported(&format!("func={global}")))?
         }
         Some(_) => return Err(attrs.unsupported("a function that is not numpy's")),
     };
-    let role = Role::Transformer(Box::new(Function { function, width }));
+    let role = Role::Transformer(Box::new(Function { function, name, width }));
     Ok(Read::new(role, format!("{width} columns"), width as u64 * 10))
 }
 
@@ -84,6 +135,20 @@ fn box_cox(x: f64, lambda: f64) -> f64 {
     if lambda == 0.0 { x.ln() } else { (lambda * x.ln()).exp_m1() / lambda }
 }
 
+/// `(e^(lambda log) - 1) / lambda`, and its limit where a lambda is nearly zero.
+fn draw_power(sketch: &mut Sketch, log: Wire, lambdas: &[f64], near: f64) -> Wire {
+    let is_limit = |lambda: &f64| lambda.abs() < near || *lambda == 0.0;
+    let safe: Vec<f64> = lambdas.iter().map(|lambda| if is_limit(lambda) { 1.0 } else { *lambda }).collect();
+    let flags: Vec<f64> = lambdas.iter().map(|lambda| f64::from(u8::from(is_limit(lambda)))).collect();
+    let safe = sketch.row(&safe);
+    let power = sketch.multiply(log, safe);
+    let power = sketch.exp_m1(power);
+    let power = sketch.divide(power, safe);
+    let flags = sketch.row(&flags);
+    let limits = sketch.test(Binary::Greater, flags, 0.5);
+    sketch.choose(limits, log, power)
+}
+
 impl Transform for Power {
     fn width_out(&self) -> usize {
         self.lambdas.len()
@@ -101,6 +166,31 @@ impl Transform for Power {
             }
         }
         Ok(())
+    }
+
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Frame> {
+        let x = rows.table(sketch)?;
+        let mut made = if self.is_box_cox {
+            let log = sketch.unary(Unary::Log, x);
+            draw_power(sketch, log, &self.lambdas, 0.0)
+        } else {
+            let is_positive = sketch.test(Binary::AtLeast, x, 0.0);
+            let zero = sketch.number(0.0);
+            let (up, down) = (sketch.choose(is_positive, x, zero), sketch.choose(is_positive, zero, x));
+            let (up, down) = (sketch.log_1p(up), sketch.unary(Unary::Negative, down));
+            let down = sketch.log_1p(down);
+            let mirrored: Vec<f64> = self.lambdas.iter().map(|lambda| 2.0 - lambda).collect();
+            let up = draw_power(sketch, up, &self.lambdas, f64::EPSILON);
+            let down = draw_power(sketch, down, &mirrored, f64::EPSILON);
+            let down = sketch.unary(Unary::Negative, down);
+            sketch.choose(is_positive, up, down)
+        };
+        if let Some((means, scales)) = &self.standard {
+            let (means, scales) = (sketch.row(means), sketch.row(scales));
+            let centred = sketch.subtract(made, means);
+            made = sketch.divide(centred, scales);
+        }
+        Ok(Frame::Numbers(made, self.lambdas.len()))
     }
 }
 

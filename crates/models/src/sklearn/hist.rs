@@ -11,6 +11,7 @@ use super::flow::{Flow, Takes};
 use super::{Evaluated, Rows, Transform, read_at};
 use crate::error::Result;
 use crate::graph::View;
+use crate::sketch::{Drawn, Frame, Sketch};
 
 /// Where a column of the trees comes from.
 enum Column {
@@ -49,6 +50,31 @@ impl Transform for Encoder {
             }
         }
         Ok(())
+    }
+
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Frame> {
+        let mut tables = Vec::new();
+        for column in &self.columns {
+            tables.push(match column {
+                Column::Number(at) => rows.column(sketch, *at).0,
+                Column::Code(at, categories) => {
+                    let said = |code: usize| {
+                        if categories.missing == Some(code) { f64::NAN } else { code as f64 }
+                    };
+                    let said: Vec<f64> = (0..categories.count).map(said).collect();
+                    let column = rows.column(sketch, *at);
+                    categories.draw_said(sketch, column, &said, f64::NAN)?
+                }
+                Column::Known(at, categories) => {
+                    let column = rows.column(sketch, *at);
+                    let zeros = vec![0.0; categories.count];
+                    // Nothing is added to what is known, and what is not known to nothing.
+                    let none = categories.draw_said(sketch, column, &zeros, f64::NAN)?;
+                    sketch.add(column.0, none)
+                }
+            });
+        }
+        Ok(Frame::Numbers(sketch.join(&tables), self.columns.len()))
     }
 }
 

@@ -7,6 +7,7 @@ use super::flow::{Flow, Gives, Takes};
 use super::{Evaluated, Read, Regress, Role, Rows, Transform, check_finite, read_at};
 use crate::error::Result;
 use crate::graph::{Node, View};
+use crate::sketch::{Binary, Cells, Drawn, Frame, Op, Sketch, Unary, Wire, undrawn};
 
 /// What fills a column.
 enum Fill {
@@ -42,6 +43,22 @@ impl Absent {
 
     fn allows_nan(&self) -> bool {
         matches!(self, Self::Number(missing) if missing.is_nan())
+    }
+
+    /// Draws which cells of a column are missing, as truths; `None` where none can be.
+    fn draw(&self, sketch: &mut Sketch, (column, is_text): (Wire, bool)) -> Option<Wire> {
+        match (self, is_text) {
+            (Self::Number(missing), false) if missing.is_nan() => {
+                Some(sketch.unary(Unary::IsMissing, column))
+            }
+            (Self::Number(missing), false) => Some(sketch.test(Binary::Equal, column, *missing)),
+            (Self::Text(missing), true) => {
+                let text = sketch.step(Op::Constant(vec![1], Cells::Texts(vec![missing.clone()])), &[]);
+                Some(sketch.binary(Binary::Equal, column, text))
+            }
+            // A tensor of texts holds nothing that is missing.
+            (Self::Number(_), true) | (Self::Text(_), false) => None,
+        }
     }
 }
 
@@ -93,6 +110,31 @@ impl Transform for Simple {
             }
         }
         Ok(())
+    }
+
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Frame> {
+        let mut frames = Vec::new();
+        for column in &self.kept {
+            let own = rows.column(sketch, *column);
+            let absent = self.absent.draw(sketch, own);
+            let fill = match (&self.fill[*column], own.1) {
+                (Fill::Number(number), false) => sketch.number(*number),
+                (Fill::Text(text), true) => {
+                    sketch.step(Op::Constant(vec![1], Cells::Texts(vec![text.clone()])), &[])
+                }
+                _ => return undrawn("SimpleImputer that fills texts with numbers or numbers with texts"),
+            };
+            let filled = absent.map_or(own.0, |absent| sketch.choose(absent, fill, own.0));
+            frames.push(if own.1 { Frame::Columns(vec![(filled, true)]) } else { Frame::Numbers(filled, 1) });
+        }
+        for column in &self.indicators {
+            let own = rows.column(sketch, *column);
+            let Some(absent) = self.absent.draw(sketch, own) else {
+                return undrawn("SimpleImputer that marks what is missing among texts");
+            };
+            frames.push(Frame::Numbers(sketch.unary(Unary::Number, absent), 1));
+        }
+        Ok(Frame::join(sketch, &frames))
     }
 }
 
@@ -220,6 +262,10 @@ impl Transform for Nearest {
         }
         Ok(())
     }
+
+    fn draw(&self, _sketch: &mut Sketch, _rows: &Frame) -> Drawn<Frame> {
+        undrawn("sklearn.impute.KNNImputer")
+    }
 }
 
 pub(super) fn nearest(attrs: &Attrs<'_>) -> Result<Read> {
@@ -322,6 +368,10 @@ impl Transform for Iterative {
             }
         }
         Ok(())
+    }
+
+    fn draw(&self, _sketch: &mut Sketch, _rows: &Frame) -> Drawn<Frame> {
+        undrawn("sklearn.impute.IterativeImputer")
     }
 }
 

@@ -6,6 +6,7 @@ use super::attrs::Attrs;
 use super::tree::{RawTree, Trees};
 use super::{Evaluated, Read, Regress, Role, Rows};
 use crate::error::Result;
+use crate::sketch::{Binary, Drawn, Frame, Sketch, Unary, Wire};
 
 struct Isolation {
     trees: Trees,
@@ -22,6 +23,21 @@ impl Isolation {
             *slot = -(-share).exp2() - self.offset;
         }
         Ok(())
+    }
+
+    fn draw_scores(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Wire> {
+        let sums = self.trees.draw_sums(sketch, rows)?;
+        let share = if self.denominator == 0.0 {
+            let nothing = sketch.scaled(sums, 0.0);
+            sketch.plus(nothing, 1.0)
+        } else {
+            let denominator = sketch.number(self.denominator);
+            sketch.divide(sums, denominator)
+        };
+        let power = sketch.scaled(share, -std::f64::consts::LN_2);
+        let power = sketch.unary(Unary::Exp, power);
+        let score = sketch.unary(Unary::Negative, power);
+        Ok(sketch.plus(score, -self.offset))
     }
 }
 
@@ -42,6 +58,17 @@ impl Regress for Isolation {
 
     fn decisions(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
         self.sums(rows, out)
+    }
+
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Wire> {
+        let scores = self.draw_scores(sketch, rows)?;
+        let below = sketch.test(Binary::Less, scores, 0.0);
+        let (outside, inside) = (sketch.number(-1.0), sketch.number(1.0));
+        Ok(sketch.choose(below, outside, inside))
+    }
+
+    fn draw_decisions(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Wire> {
+        self.draw_scores(sketch, rows)
     }
 }
 

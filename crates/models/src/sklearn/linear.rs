@@ -8,6 +8,7 @@ use super::{Classify, Evaluated, Read, Regress, Role, Rows, argmax, check_finite
 use crate::error::Result;
 use crate::explain::Explain;
 use crate::explain::linear::Linear;
+use crate::sketch::{Classes, Drawn, Frame, Sketch, Unary, Wire};
 
 /// `X @ coef.T + intercept`.
 struct Affine {
@@ -52,6 +53,13 @@ impl Affine {
         Ok(())
     }
 
+    fn draw_scores(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Wire> {
+        let table = rows.table(sketch)?;
+        let sums = sketch.product_with_rows(table, &self.coef.data, self.coef.rows);
+        let intercept = sketch.row(&self.intercept);
+        Ok(sketch.add(sums, intercept))
+    }
+
     fn detail(&self) -> String {
         format!("{} x {} coefficients", self.coef.rows, self.coef.cols)
     }
@@ -82,6 +90,10 @@ impl Regress for Affine {
     fn predict(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
         self.scores(rows, out)
     }
+
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Wire> {
+        self.draw_scores(sketch, rows)
+    }
 }
 
 /// The exponential of the sum: regressions with a log link.
@@ -96,6 +108,11 @@ impl Regress for LogLink {
         self.0.scores(rows, out)?;
         out.iter_mut().for_each(|value| *value = value.exp());
         Ok(())
+    }
+
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Wire> {
+        let sums = self.0.draw_scores(sketch, rows)?;
+        Ok(sketch.unary(Unary::Exp, sums))
     }
 }
 
@@ -151,6 +168,40 @@ impl LinearClassifier {
             }
         }
     }
+
+    fn draw_shares(&self, sketch: &mut Sketch, scores: Wire) -> Wire {
+        let clipped = |sketch: &mut Sketch| {
+            let low = sketch.at_least(scores, -1.0);
+            let both = sketch.at_most(low, 1.0);
+            let moved = sketch.plus(both, 1.0);
+            sketch.scaled(moved, 0.5)
+        };
+        let is_one = self.affine.coef.rows == 1;
+        match (self.link, is_one) {
+            (Link::Multinomial, true) => {
+                let negative = sketch.unary(Unary::Negative, scores);
+                let both = sketch.join(&[negative, scores]);
+                sketch.softmax(both)
+            }
+            (Link::Clipped, true) => {
+                let share = clipped(sketch);
+                sketch.pair(share)
+            }
+            (Link::None | Link::OneVsRest | Link::Discriminant, true) => {
+                let share = sketch.unary(Unary::Sigmoid, scores);
+                sketch.pair(share)
+            }
+            (Link::Multinomial | Link::Discriminant, false) => sketch.softmax(scores),
+            (Link::Clipped, false) => {
+                let shares = clipped(sketch);
+                sketch.shares(shares, self.classes)
+            }
+            (Link::None | Link::OneVsRest, false) => {
+                let shares = sketch.unary(Unary::Sigmoid, scores);
+                sketch.shares(shares, self.classes)
+            }
+        }
+    }
 }
 
 /// All equal where every share is zero, as the library does.
@@ -197,6 +248,14 @@ impl Classify for LinearClassifier {
 
     fn decisions(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
         self.affine.scores(rows, out)
+    }
+
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Classes> {
+        let scores = self.affine.draw_scores(sketch, rows)?;
+        let width = self.affine.coef.rows;
+        let picks = if width == 1 { sketch.second_above(scores, 0.0) } else { sketch.argmax(scores) };
+        let shares = (self.link != Link::None).then(|| self.draw_shares(sketch, scores));
+        Ok(Classes { picks, shares, decisions: Some((scores, width)) })
     }
 }
 

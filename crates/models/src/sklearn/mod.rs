@@ -45,6 +45,7 @@ use crate::backend::BackendError;
 use crate::booster::{self, Boost};
 use crate::error::{LoadError, Result};
 use crate::graph::View;
+use crate::sketch::{Classes, Drawn, Frame, Sketch, Wire, undrawn};
 use attrs::Attrs;
 use flow::Flow;
 pub use labels::Labels;
@@ -95,6 +96,9 @@ impl<'a> Rows<'a> {
     }
 }
 
+/// What says that an estimator, or one within it, does not draw itself.
+pub(crate) const NO_SKETCH: &str = "an estimator within that has no form as operations on tables";
+
 /// The answer of an evaluator.
 pub(crate) type Evaluated<T = ()> = std::result::Result<T, BackendError>;
 
@@ -120,6 +124,11 @@ pub(crate) trait Classify: Send + Sync {
     /// The library's `decision_function`.
     fn decisions(&self, _rows: Rows<'_>, _out: &mut [f64]) -> Evaluated {
         Err(BackendError::Internal("this classifier has no decision_function".into()))
+    }
+
+    /// Draws picks, and probabilities and decisions where there are such.
+    fn draw(&self, _sketch: &mut Sketch, _rows: &Frame) -> Drawn<Classes> {
+        undrawn(NO_SKETCH)
     }
 }
 
@@ -150,6 +159,16 @@ pub(crate) trait Regress: Send + Sync {
     fn probabilities(&self, _rows: Rows<'_>, _out: &mut [f64]) -> Evaluated {
         Err(BackendError::Internal("this estimator has no predict_proba".into()))
     }
+
+    /// Draws the prediction, `[rows, targets]`.
+    fn draw(&self, _sketch: &mut Sketch, _rows: &Frame) -> Drawn<Wire> {
+        undrawn(NO_SKETCH)
+    }
+
+    /// Draws the decisions, `[rows, 1]`.
+    fn draw_decisions(&self, _sketch: &mut Sketch, _rows: &Frame) -> Drawn<Wire> {
+        undrawn(NO_SKETCH)
+    }
 }
 
 /// Turns rows into other rows.
@@ -159,6 +178,11 @@ pub(crate) trait Transform: Send + Sync {
 
     /// Writes `rows × width_out` numbers; `out` is zeroed.
     fn transform(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated;
+
+    /// Draws the columns it makes.
+    fn draw(&self, _sketch: &mut Sketch, _rows: &Frame) -> Drawn<Frame> {
+        undrawn(NO_SKETCH)
+    }
 }
 
 /// Answers several questions about a row at once, each with classes of its own.
@@ -180,6 +204,11 @@ pub(crate) trait Several: Send + Sync {
     /// The library's `decision_function`; `out` is zeroed.
     fn decisions(&self, _rows: Rows<'_>, _out: &mut [f64]) -> Evaluated {
         Err(BackendError::Internal("this classifier has no decision_function".into()))
+    }
+
+    /// Draws each answer.
+    fn draw(&self, _sketch: &mut Sketch, _rows: &Frame) -> Drawn<Vec<Classes>> {
+        undrawn(NO_SKETCH)
     }
 }
 

@@ -9,6 +9,7 @@ use super::attrs::{Attrs, Matrix};
 use super::labels::Labels;
 use super::{Classify, Evaluated, Read, Regress, Role, Rows, argmax, check_finite};
 use crate::error::Result;
+use crate::sketch::{Binary, Classes, Drawn, Frame, Op, Sketch, Unary, Wire};
 
 struct Neighbours {
     points: Matrix,
@@ -71,6 +72,55 @@ impl Neighbours {
             }
         })
     }
+
+    /// Draws the distances to all points: `[rows, points]`, without a last root where it changes no order.
+    fn draw_distances(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Wire> {
+        let table = rows.table(sketch)?;
+        let count = self.points.rows;
+        let deep = sketch.shape(table, &[-1, 1, self.points.cols as i64]);
+        let points = sketch.numbers(&[count, self.points.cols], self.points.data.clone());
+        let off = sketch.subtract(deep, points);
+        let off = sketch.unary(Unary::Absolute, off);
+        let folded = if self.power.is_infinite() {
+            sketch.greatest(off, 2)
+        } else if self.power == 1.0 {
+            sketch.sum(off, 2)
+        } else if self.power == 2.0 {
+            let squares = sketch.multiply(off, off);
+            sketch.sum(squares, 2)
+        } else {
+            let power = sketch.number(self.power);
+            let powers = sketch.binary(Binary::Power, off, power);
+            sketch.sum(powers, 2)
+        };
+        let flat = sketch.shape(folded, &[-1, count as i64]);
+        Ok(if self.power == 2.0 {
+            sketch.unary(Unary::Root, flat)
+        } else if self.power == 1.0 || self.power.is_infinite() {
+            flat
+        } else {
+            let power = sketch.number(1.0 / self.power);
+            sketch.binary(Binary::Power, flat, power)
+        })
+    }
+
+    /// Draws the neighbours' places and their weights: `[rows, k]` each.
+    fn draw_nearest(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<(Wire, Wire)> {
+        let distances = self.draw_distances(sketch, rows)?;
+        let places = sketch.step(Op::SmallestPlaces(self.k), &[distances]);
+        let near = sketch.step(Op::Smallest(self.k), &[distances]);
+        let (one, same) = (sketch.number(1.0), sketch.flags(Binary::Equal, near, 0.0));
+        if !self.by_distance {
+            // Ones in the shape of the neighbours.
+            let missing = sketch.unary(Unary::IsMissing, near);
+            return Ok((places, sketch.choose(missing, one, one)));
+        }
+        let any = sketch.greatest(same, 1);
+        let has_same = sketch.test(Binary::Greater, any, 0.5);
+        let safe = sketch.choose(has_same, one, near);
+        let inverse = sketch.divide(one, safe);
+        Ok((places, sketch.choose(has_same, same, inverse)))
+    }
 }
 
 impl Classify for Neighbours {
@@ -100,6 +150,27 @@ impl Classify for Neighbours {
         }
         Ok(())
     }
+
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Classes> {
+        let (places, weights) = self.draw_nearest(sketch, rows)?;
+        // What each point adds to each class, then the neighbours' rows of it: `[rows, k, classes]`.
+        let ones = self
+            .answers
+            .iter()
+            .flat_map(|class| (0..self.classes).map(move |own| f64::from(u8::from(own == *class as usize))));
+        let ones: Vec<f64> = ones.collect();
+        let table = sketch.numbers(&[self.points.rows, self.classes], ones);
+        let said = sketch.pick(table, places, 0);
+        let weights = sketch.shape(weights, &[0, 0, 1]);
+        let said = sketch.multiply(said, weights);
+        let votes = sketch.sum(said, 1);
+        let votes = sketch.shape(votes, &[-1, self.classes as i64]);
+        let picks = sketch.argmax(votes);
+        let total = sketch.sum(votes, 1);
+        let (is_zero, one) = (sketch.test(Binary::Equal, total, 0.0), sketch.number(1.0));
+        let total = sketch.choose(is_zero, one, total);
+        Ok(Classes { picks, shares: Some(sketch.divide(votes, total)), decisions: None })
+    }
 }
 
 impl Regress for Neighbours {
@@ -117,6 +188,18 @@ impl Regress for Neighbours {
                 *slot = sum / total;
             }
         })
+    }
+
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Wire> {
+        let (places, weights) = self.draw_nearest(sketch, rows)?;
+        let table = sketch.numbers(&[self.points.rows, self.targets], self.answers.clone());
+        let said = sketch.pick(table, places, 0);
+        let deep = sketch.shape(weights, &[0, 0, 1]);
+        let said = sketch.multiply(said, deep);
+        let sums = sketch.sum(said, 1);
+        let sums = sketch.shape(sums, &[-1, self.targets as i64]);
+        let total = sketch.sum(weights, 1);
+        Ok(sketch.divide(sums, total))
     }
 }
 

@@ -10,6 +10,7 @@ use super::labels::Labels;
 use super::{Classify, Evaluated, Read, Regress, Role, Rows, argmax, check_finite, expit, softmax};
 use crate::error::Result;
 use crate::product::Panels;
+use crate::sketch::{Classes, Drawn, Frame, Sketch, Unary, Wire};
 
 #[derive(Clone, Copy, PartialEq)]
 enum Activation {
@@ -28,6 +29,16 @@ impl Activation {
             Self::Tanh => values.iter_mut().for_each(|value| *value = value.tanh()),
             Self::Relu => values.iter_mut().for_each(|value| *value = value.max(0.0)),
             Self::Softmax => softmax(values),
+        }
+    }
+
+    fn draw(self, sketch: &mut Sketch, value: Wire) -> Wire {
+        match self {
+            Self::Identity => value,
+            Self::Logistic => sketch.unary(Unary::Sigmoid, value),
+            Self::Tanh => sketch.unary(Unary::Tanh, value),
+            Self::Relu => sketch.at_least(value, 0.0),
+            Self::Softmax => sketch.softmax(value),
         }
     }
 }
@@ -71,6 +82,19 @@ impl Network {
         }
         Ok(())
     }
+
+    fn draw_outputs(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Wire> {
+        let mut now = rows.table(sketch)?;
+        for (index, (weights, bias)) in self.layers.iter().enumerate() {
+            let dims = [weights.rows(), weights.cols()];
+            let weights = sketch.numbers(&dims, weights.to_rows());
+            let (sums, bias) = (sketch.product(now, weights), sketch.row(bias));
+            let sums = sketch.add(sums, bias);
+            let is_last = index + 1 == self.layers.len();
+            now = if is_last { self.last } else { self.hidden }.draw(sketch, sums);
+        }
+        Ok(now)
+    }
 }
 
 impl Regress for Network {
@@ -80,6 +104,10 @@ impl Regress for Network {
 
     fn predict(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
         self.run(rows, out)
+    }
+
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Wire> {
+        self.draw_outputs(sketch, rows)
     }
 }
 
@@ -112,6 +140,15 @@ impl Classify for Network {
             (pair[0], pair[1]) = (1.0 - score, score);
         }
         Ok(())
+    }
+
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Classes> {
+        let scores = self.draw_outputs(sketch, rows)?;
+        let (picks, shares) = match self.outputs() {
+            1 => (sketch.second_above(scores, 0.5), sketch.pair(scores)),
+            _ => (sketch.argmax(scores), scores),
+        };
+        Ok(Classes { picks, shares: Some(shares), decisions: None })
     }
 }
 

@@ -12,6 +12,7 @@ use super::native::Method;
 use super::{Classify, Estimator, Evaluated, Part, Read, Regress, Role, Rows, Several, Transform, read_at};
 use crate::booster::Boost;
 use crate::error::Result;
+use crate::sketch::{Classes, Drawn, Frame, Output, Sketch, Wire};
 use crate::tensor::{DType, Outputs};
 
 /// Transforms in order.
@@ -30,6 +31,12 @@ impl Chain {
         }
         let after = data.as_deref().unwrap_or(rows.data);
         then(rows.with(after, width))
+    }
+}
+
+impl Chain {
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Frame> {
+        self.0.iter().try_fold(rows.clone(), |rows, step| step.draw(sketch, &rows))
     }
 }
 
@@ -62,6 +69,11 @@ impl Classify for Before<dyn Classify> {
     fn decisions(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
         self.chain.with(rows, |rows| self.last.decisions(rows, out))
     }
+
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Classes> {
+        let rows = self.chain.draw(sketch, rows)?;
+        self.last.draw(sketch, &rows)
+    }
 }
 
 impl Boost for Before<dyn Boost> {
@@ -75,6 +87,11 @@ impl Boost for Before<dyn Boost> {
 
     fn classes(&self) -> Vec<String> {
         self.last.classes()
+    }
+
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Vec<Output>> {
+        let rows = self.chain.draw(sketch, rows)?;
+        self.last.draw(sketch, &rows)
     }
 }
 
@@ -102,6 +119,16 @@ impl Regress for Before<dyn Regress> {
     fn probabilities(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
         self.chain.with(rows, |rows| self.last.probabilities(rows, out))
     }
+
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Wire> {
+        let rows = self.chain.draw(sketch, rows)?;
+        self.last.draw(sketch, &rows)
+    }
+
+    fn draw_decisions(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Wire> {
+        let rows = self.chain.draw(sketch, rows)?;
+        self.last.draw_decisions(sketch, &rows)
+    }
 }
 
 impl Several for Before<dyn Several> {
@@ -124,6 +151,11 @@ impl Several for Before<dyn Several> {
     fn decisions(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
         self.chain.with(rows, |rows| self.last.decisions(rows, out))
     }
+
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Vec<Classes>> {
+        let rows = self.chain.draw(sketch, rows)?;
+        self.last.draw(sketch, &rows)
+    }
 }
 
 impl Transform for Before<dyn Transform> {
@@ -133,6 +165,11 @@ impl Transform for Before<dyn Transform> {
 
     fn transform(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
         self.chain.with(rows, |rows| self.last.transform(rows, out))
+    }
+
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Frame> {
+        let rows = self.chain.draw(sketch, rows)?;
+        self.last.draw(sketch, &rows)
     }
 }
 
@@ -147,6 +184,10 @@ impl Transform for Identity {
     fn transform(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
         out.copy_from_slice(rows.data);
         Ok(())
+    }
+
+    fn draw(&self, _sketch: &mut Sketch, rows: &Frame) -> Drawn<Frame> {
+        Ok(rows.clone())
     }
 }
 

@@ -6,6 +6,7 @@ use super::attrs::{Attrs, Matrix};
 use super::{Evaluated, Read, Role, Rows, Transform};
 use crate::backend::BackendError;
 use crate::error::Result;
+use crate::sketch::{Binary, Drawn, Frame, Sketch, Unary, Wire};
 
 /// Values this near an end are at the end.
 const NEAR: f64 = 1e-7;
@@ -66,9 +67,50 @@ impl Transform for Quantiles {
         }
         Ok(())
     }
+
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Frame> {
+        let mut columns = Vec::new();
+        for column in 0..self.quantiles.rows {
+            let x = rows.column(sketch, column).0;
+            columns.push(self.draw_share(sketch, column, x));
+        }
+        let mut shares = sketch.join(&columns);
+        if self.is_normal {
+            let deviates = draw_deviate(sketch, shares);
+            let end = NEAR - f64::EPSILON;
+            let low = sketch.at_least(deviates, deviate(end));
+            shares = sketch.at_most(low, deviate(1.0 - end));
+        }
+        Ok(Frame::Numbers(shares, self.quantiles.rows))
+    }
 }
 
 impl Quantiles {
+    /// Draws the share of the training's values below those of a column.
+    fn draw_share(&self, sketch: &mut Sketch, column: usize, x: Wire) -> Wire {
+        let places = self.quantiles.row(column);
+        let (first, last) = (places[0], places[places.len() - 1]);
+        let turned = |all: &[f64]| all.iter().rev().map(|value| -value).collect::<Vec<f64>>();
+        let up = sketch.interpolate(x, places, &self.references);
+        // The same from the other end, so that of equal places the first counts.
+        let mirrored = sketch.unary(Unary::Negative, x);
+        let down = sketch.interpolate(mirrored, &turned(places), &turned(&self.references));
+        let both = sketch.subtract(up, down);
+        let share = sketch.scaled(both, 0.5);
+        let (is_low, is_high) = if self.is_normal {
+            let (below, above) = (sketch.plus(x, -NEAR), sketch.plus(x, NEAR));
+            (sketch.test(Binary::Less, below, first), sketch.test(Binary::Greater, above, last))
+        } else {
+            (sketch.test(Binary::Equal, x, first), sketch.test(Binary::Equal, x, last))
+        };
+        let (zero, one) = (sketch.number(0.0), sketch.number(1.0));
+        let made = sketch.choose(is_high, one, share);
+        let made = sketch.choose(is_low, zero, made);
+        // What is missing stays so.
+        let is_missing = sketch.unary(Unary::IsMissing, x);
+        sketch.choose(is_missing, x, made)
+    }
+
     fn one(&self, column: usize, x: f64) -> f64 {
         let places = self.quantiles.row(column);
         let (first, last) = (places[0], places[places.len() - 1]);
@@ -133,6 +175,45 @@ fn deviate(p: f64) -> f64 {
         polynomial(r - 5.0, &FURTHER.0) / polynomial(r - 5.0, &FURTHER.1)
     };
     if q < 0.0 { -size } else { size }
+}
+
+/// Draws the normal deviate of probabilities: each of the three ranges for all, then the one that holds.
+fn draw_deviate(sketch: &mut Sketch, p: Wire) -> Wire {
+    let ratio = |sketch: &mut Sketch, r: Wire, ratio: &Ratio| {
+        let sum = |sketch: &mut Sketch, coefficients: &[f64; 8]| {
+            let mut sum = sketch.number(coefficients[7]);
+            for coefficient in coefficients[..7].iter().rev() {
+                let scaled = sketch.multiply(sum, r);
+                sum = sketch.plus(scaled, *coefficient);
+            }
+            sum
+        };
+        let (above, below) = (sum(sketch, &ratio.0), sum(sketch, &ratio.1));
+        sketch.divide(above, below)
+    };
+    let q = sketch.plus(p, -0.5);
+    let square = sketch.multiply(q, q);
+    let limit = sketch.number(0.180_625);
+    let r = sketch.subtract(limit, square);
+    let middle = ratio(sketch, r, &MIDDLE);
+    let middle = sketch.multiply(q, middle);
+    let is_left = sketch.test(Binary::Less, q, 0.0);
+    let rest = sketch.rest_of_one(p);
+    let tail = sketch.choose(is_left, p, rest);
+    // The ends have no logarithm; their deviates are infinite and are cut off later.
+    let tail = sketch.at_least(tail, f64::MIN_POSITIVE);
+    let log = sketch.unary(Unary::Log, tail);
+    let log = sketch.unary(Unary::Negative, log);
+    let r = sketch.unary(Unary::Root, log);
+    let (near, far) = (sketch.plus(r, -1.6), sketch.plus(r, -5.0));
+    let (near, far) = (ratio(sketch, near, &NEARER), ratio(sketch, far, &FURTHER));
+    let is_far = sketch.test(Binary::Greater, r, 5.0);
+    let size = sketch.choose(is_far, far, near);
+    let negative = sketch.unary(Unary::Negative, size);
+    let outer = sketch.choose(is_left, negative, size);
+    let distance = sketch.unary(Unary::Absolute, q);
+    let is_outer = sketch.test(Binary::Greater, distance, 0.425);
+    sketch.choose(is_outer, outer, middle)
 }
 
 /// Coefficients above and below the line, by rising power.

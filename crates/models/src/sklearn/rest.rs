@@ -6,6 +6,7 @@ use super::attrs::Attrs;
 use super::labels::Labels;
 use super::{Classify, Evaluated, Read, Role, Rows, argmax, read_at};
 use crate::error::Result;
+use crate::sketch::{Classes, Drawn, Frame, Sketch, Unary, Wire, undrawn};
 
 /// A model that tells a class from the rest.
 enum Member {
@@ -40,6 +41,29 @@ impl Member {
         match self {
             Self::Constant(_) => true,
             Self::Model(model, _) => model.has_probabilities(),
+        }
+    }
+
+    /// Draws the score, the share where there is one, and the picks.
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<(Wire, Option<Wire>, Wire)> {
+        match self {
+            Self::Constant(says) => {
+                let first = rows.column(sketch, 0).0;
+                let missing = sketch.unary(Unary::IsMissing, first);
+                let says = sketch.number(*says);
+                let column = sketch.choose(missing, says, says);
+                Ok((column, Some(column), sketch.second_above(column, 0.0)))
+            }
+            Self::Model(model, by_decisions) => {
+                let drawn = model.draw(sketch, rows)?;
+                let share = drawn.shares.map(|shares| sketch.column(shares, 1));
+                let score = match (by_decisions, drawn.decisions, share) {
+                    (true, Some((decisions, _)), _) => sketch.shape(decisions, &[-1, 1]),
+                    (false, _, Some(share)) => share,
+                    _ => return undrawn("scores of a member"),
+                };
+                Ok((score, share, drawn.picks))
+            }
         }
     }
 }
@@ -91,6 +115,80 @@ impl Apart {
             *vote += sum / (3.0 * (sum.abs() + 1.0));
         }
         Ok(votes)
+    }
+
+    fn draw_rest(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Classes> {
+        let (mut scores, mut shares) = (Vec::new(), Vec::new());
+        for member in &self.members {
+            sketch.check()?;
+            let (score, share, _) = member.draw(sketch, rows)?;
+            scores.push(score);
+            shares.extend(share);
+        }
+        let has_shares = self.has_probabilities() && shares.len() == scores.len();
+        let decisions = self.has_decisions.then_some(());
+        if let [score] = scores.as_slice() {
+            return Ok(Classes {
+                picks: sketch.second_above(*score, self.threshold),
+                shares: has_shares.then(|| sketch.pair(shares[0])),
+                decisions: decisions.map(|()| (*score, 1)),
+            });
+        }
+        // Of equals the library takes the last, an argmax the first: so from the other end.
+        let turned: Vec<Wire> = scores.iter().rev().copied().collect();
+        let turned = sketch.join(&turned);
+        let from_end = sketch.argmax(turned);
+        let last = sketch.whole(self.classes as i64 - 1);
+        let picks = sketch.subtract(last, from_end);
+        let all = sketch.join(&scores);
+        let shares = has_shares.then(|| {
+            let shares = sketch.join(&shares);
+            let total = sketch.sum(shares, 1);
+            sketch.divide(shares, total)
+        });
+        Ok(Classes { picks, shares, decisions: decisions.map(|()| (all, self.classes)) })
+    }
+
+    fn draw_pairs(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Classes> {
+        let classes = self.classes;
+        let (mut scores, mut wins) = (Vec::new(), Vec::new());
+        for member in &self.members {
+            sketch.check()?;
+            let (score, _, picks) = member.draw(sketch, rows)?;
+            scores.push(score);
+            let picks = sketch.unary(Unary::Number, picks);
+            wins.push(sketch.shape(picks, &[-1, 1]));
+        }
+        let (scores, second) = (sketch.join(&scores), sketch.join(&wins));
+        let first = sketch.rest_of_one(second);
+        let (mut low, mut high) = (Vec::new(), Vec::new());
+        let one = |at: usize| (0..classes).map(move |class| f64::from(u8::from(class == at)));
+        for i in 0..classes {
+            for j in i + 1..classes {
+                low.extend(one(i));
+                high.extend(one(j));
+            }
+        }
+        let pairs = self.members.len();
+        let signs: Vec<f64> = high.iter().zip(&low).map(|(high, low)| high - low).collect();
+        let low = sketch.numbers(&[pairs, classes], low);
+        let high = sketch.numbers(&[pairs, classes], high);
+        let signs = sketch.numbers(&[pairs, classes], signs);
+        let (for_low, for_high) = (sketch.product(first, low), sketch.product(second, high));
+        let votes = sketch.add(for_low, for_high);
+        let sums = sketch.product(scores, signs);
+        let size = sketch.unary(Unary::Absolute, sums);
+        let size = sketch.plus(size, 1.0);
+        let size = sketch.scaled(size, 3.0);
+        let squeezed = sketch.divide(sums, size);
+        let votes = sketch.add(votes, squeezed);
+        let (picks, decisions) = if classes == 2 {
+            let second = sketch.column(votes, 1);
+            (sketch.second_above(second, self.threshold), second)
+        } else {
+            (sketch.argmax(votes), votes)
+        };
+        Ok(Classes { picks, shares: None, decisions: Some((decisions, self.decisions_width())) })
     }
 }
 
@@ -172,6 +270,13 @@ impl Classify for Apart {
             out.iter_mut().skip(class).step_by(step).zip(scores).for_each(|(slot, score)| *slot = score);
         }
         Ok(())
+    }
+
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Classes> {
+        match self.scheme {
+            Scheme::Rest => self.draw_rest(sketch, rows),
+            Scheme::Pairs => self.draw_pairs(sketch, rows),
+        }
     }
 }
 

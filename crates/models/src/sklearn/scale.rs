@@ -9,6 +9,7 @@ use super::attrs::{Attrs, Matrix};
 use super::linear::dot;
 use super::{Evaluated, Read, Role, Rows, Transform, check_finite};
 use crate::error::Result;
+use crate::sketch::{Binary, Drawn, Frame, Sketch, Unary, Wire};
 
 /// Which operations a column goes through, each optional, in this order.
 #[derive(Default)]
@@ -62,6 +63,26 @@ impl Transform for Columns {
             }
         }
         Ok(())
+    }
+
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Frame> {
+        let mut table = rows.table(sketch)?;
+        for (op, operands) in [
+            (Binary::Subtract, &self.subtract),
+            (Binary::Divide, &self.divide),
+            (Binary::Multiply, &self.multiply),
+            (Binary::Add, &self.add),
+        ] {
+            if let Some(operands) = operands {
+                let row = sketch.row(operands);
+                table = sketch.binary(op, table, row);
+            }
+        }
+        if let Some((low, high)) = self.clip {
+            let above = sketch.at_least(table, low);
+            table = sketch.at_most(above, high);
+        }
+        Ok(Frame::Numbers(table, self.width))
     }
 }
 
@@ -147,6 +168,23 @@ impl Transform for Normalizer {
         }
         Ok(())
     }
+
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Frame> {
+        let table = rows.table(sketch)?;
+        let sizes = sketch.unary(Unary::Absolute, table);
+        let size: Wire = match self.norm {
+            Norm::L1 => sketch.sum(sizes, 1),
+            Norm::L2 => {
+                let squares = sketch.multiply(table, table);
+                let sum = sketch.sum(squares, 1);
+                sketch.unary(Unary::Root, sum)
+            }
+            Norm::Max => sketch.greatest(sizes, 1),
+        };
+        let (is_zero, one) = (sketch.test(Binary::Equal, size, 0.0), sketch.number(1.0));
+        let size = sketch.choose(is_zero, one, size);
+        Ok(Frame::Numbers(sketch.divide(table, size), self.width))
+    }
 }
 
 pub(super) fn normalizer(attrs: &Attrs<'_>) -> Result<Read> {
@@ -193,6 +231,17 @@ impl Transform for Projection {
             }
         }
         Ok(())
+    }
+
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Frame> {
+        let (table, mean) = (rows.table(sketch)?, sketch.row(&self.mean));
+        let centred = sketch.subtract(table, mean);
+        let mut made = sketch.product_with_rows(centred, &self.components.data, self.components.rows);
+        if let Some(scale) = &self.scale {
+            let scale = sketch.row(scale);
+            made = sketch.divide(made, scale);
+        }
+        Ok(Frame::Numbers(made, self.components.rows))
     }
 }
 

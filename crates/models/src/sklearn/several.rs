@@ -7,6 +7,7 @@ use super::labels::Labels;
 use super::tree::{RawTree, Trees};
 use super::{Classify, Estimator, Evaluated, Part, Read, Regress, Role, Rows, Several, argmax, read_at};
 use crate::error::Result;
+use crate::sketch::{Classes, Drawn, Frame, Sketch, Wire, undrawn};
 
 /// Adds a number to each row.
 fn widen(rows: Rows<'_>, more: &[f64], width: usize) -> Vec<f64> {
@@ -53,6 +54,10 @@ impl Several for Apart {
         }
         Ok(())
     }
+
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Vec<Classes>> {
+        self.0.iter().map(|model| model.draw(sketch, rows)).collect()
+    }
 }
 
 /// A regression for each target.
@@ -71,6 +76,11 @@ impl Regress for ApartNumbers {
             out.iter_mut().skip(target).step_by(self.0.len()).zip(&own).for_each(|(slot, one)| *slot = *one);
         }
         Ok(())
+    }
+
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Wire> {
+        let columns = self.0.iter().map(|model| model.draw(sketch, rows)).collect::<Drawn<Vec<Wire>>>()?;
+        Ok(sketch.join(&columns))
     }
 }
 
@@ -260,6 +270,28 @@ impl Several for Chain {
             Ok(())
         })
     }
+
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Vec<Classes>> {
+        let mut columns = vec![rows.table(sketch)?];
+        let mut all: Vec<Option<Classes>> = self.links.iter().map(|_| None).collect();
+        for (index, link) in self.links.iter().enumerate() {
+            let seen = Frame::Numbers(sketch.join(&columns), rows.width() + index);
+            let drawn = link.model.draw(sketch, &seen)?;
+            let handed = match self.hands_on {
+                HandsOn::Label => {
+                    let labels = sketch.row(&link.labels);
+                    Some(sketch.pick(labels, drawn.picks, 0))
+                }
+                HandsOn::Share => drawn.shares.map(|shares| sketch.column(shares, 1)),
+                HandsOn::Decision => drawn.decisions.map(|(decisions, _)| decisions),
+            };
+            let Some(handed) = handed else { return undrawn("sklearn.multioutput.ClassifierChain") };
+            columns.push(sketch.shape(handed, &[-1, 1]));
+            all[self.order[index]] = Some(drawn);
+        }
+        let all: Option<Vec<Classes>> = all.into_iter().collect();
+        all.map_or_else(|| undrawn("sklearn.multioutput.ClassifierChain"), Ok)
+    }
 }
 
 struct NumberChain {
@@ -287,6 +319,18 @@ impl Regress for NumberChain {
             }
         }
         Ok(())
+    }
+
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Wire> {
+        let mut columns = vec![rows.table(sketch)?];
+        for (index, link) in self.links.iter().enumerate() {
+            let seen = Frame::Numbers(sketch.join(&columns), rows.width() + index);
+            columns.push(link.draw(sketch, &seen)?);
+        }
+        let answers = sketch.join(&columns[1..]);
+        let mut places = vec![0; self.order.len()];
+        self.order.iter().enumerate().for_each(|(link, answer)| places[*answer] = link);
+        Ok(sketch.columns(answers, &places))
     }
 }
 
@@ -389,6 +433,23 @@ impl Several for Forest {
 
     fn probabilities(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
         self.sum(rows, out)
+    }
+
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Vec<Classes>> {
+        let mut sums = self.trees.draw_sums(sketch, rows)?;
+        if self.count > 1.0 {
+            let count = sketch.number(self.count);
+            sums = sketch.divide(sums, count);
+        }
+        let mut first = 0;
+        let mut all = Vec::new();
+        for classes in &self.classes {
+            let columns: Vec<usize> = (first..first + classes).collect();
+            let shares = sketch.columns(sums, &columns);
+            all.push(Classes { picks: sketch.argmax(shares), shares: Some(shares), decisions: None });
+            first += classes;
+        }
+        Ok(all)
     }
 }
 

@@ -6,6 +6,7 @@ use super::attrs::Attrs;
 use super::labels::Labels;
 use super::{Classify, Evaluated, Part, Read, Regress, Role, Rows, read_at};
 use crate::error::Result;
+use crate::sketch::{Classes, Drawn, Frame, Sketch, Wire, undrawn};
 
 /// What a member contributes as columns.
 enum Member {
@@ -47,6 +48,27 @@ impl Member {
         }
         Ok(out)
     }
+
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Wire> {
+        Ok(match self {
+            Self::Shares(model) => match model.draw(sketch, rows)?.shares {
+                Some(shares) if model.classes() == 2 => sketch.column(shares, 1),
+                Some(shares) => shares,
+                None => return undrawn("probabilities of a member"),
+            },
+            Self::Decisions(model) => match model.draw(sketch, rows)?.decisions {
+                Some((decisions, width)) => sketch.shape(decisions, &[-1, width as i64]),
+                None => return undrawn("decisions of a member"),
+            },
+            Self::Picks(model, labels) => {
+                let picks = model.draw(sketch, rows)?.picks;
+                let table = sketch.row(labels);
+                let said = sketch.pick(table, picks, 0);
+                sketch.shape(said, &[-1, 1])
+            }
+            Self::Numbers(model) => model.draw(sketch, rows)?,
+        })
+    }
 }
 
 struct Stack {
@@ -81,6 +103,17 @@ impl Stack {
         }
         then(rows.with(&all, width))
     }
+
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Frame> {
+        let mut tables = Vec::new();
+        for member in &self.members {
+            tables.push(member.draw(sketch, rows)?);
+        }
+        if self.passthrough {
+            tables.push(rows.table(sketch)?);
+        }
+        Ok(Frame::Numbers(sketch.join(&tables), self.width()))
+    }
 }
 
 struct Over<T: ?Sized> {
@@ -112,6 +145,11 @@ impl Classify for Over<dyn Classify> {
     fn decisions(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
         self.stack.with(rows, |rows| self.last.decisions(rows, out))
     }
+
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Classes> {
+        let rows = self.stack.draw(sketch, rows)?;
+        self.last.draw(sketch, &rows)
+    }
 }
 
 impl Regress for Over<dyn Regress> {
@@ -121,6 +159,11 @@ impl Regress for Over<dyn Regress> {
 
     fn predict(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
         self.stack.with(rows, |rows| self.last.predict(rows, out))
+    }
+
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Wire> {
+        let rows = self.stack.draw(sketch, rows)?;
+        self.last.draw(sketch, &rows)
     }
 }
 

@@ -10,6 +10,7 @@ use super::labels::Labels;
 use super::linear::dot;
 use super::{Classify, Evaluated, Read, Regress, Role, Rows, argmax, check_finite};
 use crate::error::Result;
+use crate::sketch::{Binary, Classes, Drawn, Frame, Sketch, Unary, Wire};
 
 #[derive(Clone, Copy)]
 enum Kernel {
@@ -80,6 +81,35 @@ impl Machine {
     fn detail(&self) -> String {
         format!("{} support vectors of {} columns", self.vectors.rows, self.vectors.cols)
     }
+
+    /// Draws the kernel of each row with each vector: `[rows, vectors]`.
+    fn draw_kernels(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Wire> {
+        let table = rows.table(sketch)?;
+        let count = self.vectors.rows;
+        if let Kernel::Radial = self.kernel {
+            let deep = sketch.shape(table, &[-1, 1, self.vectors.cols as i64]);
+            let vectors = sketch.numbers(&[count, self.vectors.cols], self.vectors.data.clone());
+            let off = sketch.subtract(deep, vectors);
+            let squares = sketch.multiply(off, off);
+            let sums = sketch.sum(squares, 2);
+            let sums = sketch.shape(sums, &[-1, count as i64]);
+            let scaled = sketch.scaled(sums, -self.gamma);
+            return Ok(sketch.unary(Unary::Exp, scaled));
+        }
+        let dots = sketch.product_with_rows(table, &self.vectors.data, count);
+        if let Kernel::Linear = self.kernel {
+            return Ok(dots);
+        }
+        let scaled = sketch.scaled(dots, self.gamma);
+        let moved = sketch.plus(scaled, self.coef0);
+        Ok(match self.kernel {
+            Kernel::Polynomial { degree } => {
+                let degree = sketch.number(f64::from(degree));
+                sketch.binary(Binary::Power, moved, degree)
+            }
+            _ => sketch.unary(Unary::Tanh, moved),
+        })
+    }
 }
 
 /// One sum: regression, or in- and outliers by its sign.
@@ -97,6 +127,12 @@ impl Single {
             *slot = dot(&kernels, self.machine.weights.row(0)) + self.machine.intercept[0];
         }
         Ok(())
+    }
+
+    fn draw_sums(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Wire> {
+        let kernels = self.machine.draw_kernels(sketch, rows)?;
+        let sums = sketch.product_with_rows(kernels, self.machine.weights.row(0), 1);
+        Ok(sketch.plus(sums, self.machine.intercept[0]))
     }
 }
 
@@ -119,6 +155,20 @@ impl Regress for Single {
 
     fn decisions(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
         self.sums(rows, out)
+    }
+
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Wire> {
+        let sums = self.draw_sums(sketch, rows)?;
+        if !self.is_sign {
+            return Ok(sums);
+        }
+        let above = sketch.test(Binary::Greater, sums, 0.0);
+        let (inside, outside) = (sketch.number(1.0), sketch.number(-1.0));
+        Ok(sketch.choose(above, inside, outside))
+    }
+
+    fn draw_decisions(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Wire> {
+        self.draw_sums(sketch, rows)
     }
 }
 
@@ -198,6 +248,69 @@ impl Pairs {
         }
         // Two classes are coupled too, to the iteration's tolerance, as the library's copy of libsvm does.
         couple(k, &r, out);
+    }
+
+    /// Draws the decisions of pairs: sums of kernels with the weights of the two classes' vectors.
+    fn draw_pairs(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Wire> {
+        let kernels = self.machine.draw_kernels(sketch, rows)?;
+        let count = self.machine.vectors.rows;
+        let mut weights = Vec::new();
+        let mut pairs = 0;
+        for i in 0..self.classes {
+            for j in i + 1..self.classes {
+                let mut row = vec![0.0; count];
+                let (of_i, of_j) = (self.starts[i]..self.starts[i + 1], self.starts[j]..self.starts[j + 1]);
+                row[of_i.clone()].copy_from_slice(&self.machine.weights.row(j - 1)[of_i]);
+                row[of_j.clone()].copy_from_slice(&self.machine.weights.row(i)[of_j]);
+                weights.extend(row);
+                pairs += 1;
+            }
+        }
+        let sums = sketch.product_with_rows(kernels, &weights, pairs);
+        let intercept = sketch.row(&self.machine.intercept[..pairs]);
+        Ok(sketch.add(sums, intercept))
+    }
+
+    /// Draws votes by class: `first` says which pairs' first class wins.
+    fn draw_votes(&self, sketch: &mut Sketch, first: Wire) -> Wire {
+        let first = sketch.unary(Unary::Number, first);
+        let second = sketch.rest_of_one(first);
+        let (for_first, for_second) = self.sides();
+        let pairs = for_first.len() / self.classes;
+        let (a, b) = (
+            sketch.numbers(&[pairs, self.classes], for_first),
+            sketch.numbers(&[pairs, self.classes], for_second),
+        );
+        let (a, b) = (sketch.product(first, a), sketch.product(second, b));
+        sketch.add(a, b)
+    }
+
+    /// For each pair, a one at its first class, and at its second.
+    fn sides(&self) -> (Vec<f64>, Vec<f64>) {
+        let (mut first, mut second) = (Vec::new(), Vec::new());
+        let one = |at: usize| (0..self.classes).map(move |class| f64::from(u8::from(class == at)));
+        for i in 0..self.classes {
+            for j in i + 1..self.classes {
+                first.extend(one(i));
+                second.extend(one(j));
+            }
+        }
+        (first, second)
+    }
+
+    fn draw_one_vs_rest(&self, sketch: &mut Sketch, pairs: Wire) -> Wire {
+        // Here a sum of zero is the first class's.
+        let first = sketch.test(Binary::AtLeast, pairs, 0.0);
+        let votes = self.draw_votes(sketch, first);
+        let (first, second) = self.sides();
+        let signs: Vec<f64> = first.iter().zip(&second).map(|(a, b)| a - b).collect();
+        let signs = sketch.numbers(&[first.len() / self.classes, self.classes], signs);
+        let sums = sketch.product(pairs, signs);
+        let size = sketch.unary(Unary::Absolute, sums);
+        let size = sketch.plus(size, 1.0);
+        let size = sketch.scaled(size, 3.0);
+        let squeezed = sketch.divide(sums, size);
+        sketch.add(votes, squeezed)
     }
 }
 
@@ -284,6 +397,24 @@ impl Classify for Pairs {
                 self.one_vs_rest(pairs, out);
             }
         })
+    }
+
+    /// Probabilities are libsvm's iteration and are not drawn.
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Classes> {
+        let pairs = self.draw_pairs(sketch, rows)?;
+        let scores = if self.break_ties && self.classes > 2 {
+            self.draw_one_vs_rest(sketch, pairs)
+        } else {
+            let first = sketch.test(Binary::Greater, pairs, 0.0);
+            self.draw_votes(sketch, first)
+        };
+        let picks = sketch.argmax(scores);
+        let decisions = match self.classes {
+            2 => sketch.unary(Unary::Negative, pairs),
+            _ if self.one_vs_one => pairs,
+            _ => self.draw_one_vs_rest(sketch, pairs),
+        };
+        Ok(Classes { picks, shares: None, decisions: Some((decisions, self.decisions_width())) })
     }
 }
 

@@ -12,6 +12,7 @@ use crate::array::NdArray;
 use crate::backend::BackendError;
 use crate::error::{LoadError, Result};
 use crate::graph::View;
+use crate::sketch::{Drawn, Frame, Sketch, Unary, Wire};
 use crate::trees::{self, Forest, Missing, Raw, Test};
 
 /// Places that remember leaves that were added before; a power of two.
@@ -19,6 +20,9 @@ const RECENT: usize = 1 << 10;
 
 /// The type of a column's values: `f32` as scikit-learn's trees compare them, `f64` as histogram boosting does.
 pub(super) trait Cell: trees::Cell {
+    /// Whether values are rounded to 32 bits.
+    const IS_SINGLE: bool;
+
     /// Casts a value.
     fn of(value: f64) -> Self;
 
@@ -30,6 +34,8 @@ pub(super) trait Cell: trees::Cell {
 }
 
 impl Cell for f32 {
+    const IS_SINGLE: bool = true;
+
     fn of(value: f64) -> Self {
         value as f32
     }
@@ -44,6 +50,8 @@ impl Cell for f32 {
 }
 
 impl Cell for f64 {
+    const IS_SINGLE: bool = false;
+
     fn of(value: f64) -> Self {
         value
     }
@@ -231,6 +239,30 @@ impl<X: Cell> Trees<X> {
             return Err(BackendError::Input(format!("Input X contains NaN (row {row})")));
         }
         Ok(())
+    }
+
+    fn draw_table(sketch: &mut Sketch, rows: &Frame) -> Drawn<Wire> {
+        let table = rows.table(sketch)?;
+        Ok(if X::IS_SINGLE { sketch.unary(Unary::Single, table) } else { table })
+    }
+
+    /// Draws the sum of what the trees say: `[rows, width]`.
+    pub(super) fn draw_sums(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Wire> {
+        let table = Self::draw_table(sketch, rows)?;
+        let width = self.width;
+        if width == 1 {
+            return self.forest.plain().sums(sketch, table, 1, |_| 0, |_, leaf| self.values[leaf as usize]);
+        }
+        self.forest.plain().vectors(sketch, table, width, |_, leaf, out| {
+            out.extend_from_slice(&self.values[leaf as usize * width..][..width]);
+        })
+    }
+
+    /// Draws sums of one number a tree, the trees taking turns among `groups` scores.
+    pub(super) fn draw_groups(&self, sketch: &mut Sketch, rows: &Frame, groups: usize) -> Drawn<Wire> {
+        let table = Self::draw_table(sketch, rows)?;
+        let weight = |_, leaf: u32| self.values[leaf as usize * self.width];
+        self.forest.plain().sums(sketch, table, groups, |tree| tree % groups, weight)
     }
 }
 

@@ -27,6 +27,10 @@ pub(crate) trait Cell: Copy + PartialOrd + Default + Send + Sync + 'static {
     fn is_missing(self) -> bool;
     /// Whether it is zero.
     fn is_zero(self) -> bool;
+    /// Nothing up to it is a category.
+    const LOW: f64;
+    /// The value in 64 bits.
+    fn wide(self) -> f64;
     /// Lends memory that this thread keeps from call to call.
     fn with_scratch<T>(then: impl FnOnce(&mut Vec<Self>) -> T) -> T;
 }
@@ -62,6 +66,12 @@ macro_rules! cell {
 
             fn is_zero(self) -> bool {
                 self == 0.0
+            }
+
+            const LOW: f64 = $low as f64;
+
+            fn wide(self) -> f64 {
+                self as f64
             }
 
             fn with_scratch<T>(then: impl FnOnce(&mut Vec<Self>) -> T) -> T {

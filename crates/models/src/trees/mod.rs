@@ -19,6 +19,7 @@ mod tests;
 
 pub(crate) use cell::Cell;
 
+use crate::sketch::{Derived, Plain, TreeNode};
 use blend::Blend;
 use cell::INDEX_MAX;
 use nodes::{
@@ -201,6 +202,35 @@ impl<X: Cell> Forest<X> {
     fn tree(&self, tree: usize) -> Vec<Wide<X>> {
         let end = self.trees.get(tree + 1).map_or(self.nodes.len(), |next| next.start as usize);
         self.nodes.tree(self.trees[tree].start as usize..end)
+    }
+
+    /// The trees as a sketch has them.
+    pub(crate) fn plain(&self) -> Plain {
+        let mut plain = Plain { columns: self.columns, ..Plain::default() };
+        for tree in 0..self.trees.len() {
+            let base = plain.nodes.len() as u32;
+            plain.roots.push(base);
+            for (at, node) in self.tree(tree).into_iter().enumerate() {
+                if node.left as usize == at {
+                    plain.nodes.push(TreeNode::Leaf(node.threshold.index()));
+                    continue;
+                }
+                let mut column = node.word & COLUMN;
+                let mut threshold = node.threshold.wide();
+                if node.word & CATEGORIES != 0 {
+                    let words = self.sets.of(node.threshold.index()).to_vec();
+                    let members_left = node.word & MEMBERS_LEFT != 0;
+                    column = plain.derive(Derived::Member { column, words, members_left, low: X::LOW });
+                    threshold = 0.5;
+                } else if node.word & ZERO_MISSING != 0 {
+                    column = plain.derive(Derived::ZeroMissing(column));
+                }
+                let missing_left = node.word & MISSING_LEFT != 0;
+                let (left, right) = (base + node.left, base + node.left + 1);
+                plain.nodes.push(TreeNode::Split { column, threshold, missing_left, left, right });
+            }
+        }
+        plain
     }
 
     fn threshold(&mut self, test: Test<'_, X>, word: &mut u32) -> Result<X, String> {

@@ -154,6 +154,12 @@ impl Sets {
         self.spans.len() as u32 - 1
     }
 
+    /// A set's words.
+    pub(super) fn of(&self, set: u32) -> &[u32] {
+        let (start, len) = self.spans[set as usize];
+        &self.words[start as usize..(start + len) as usize]
+    }
+
     fn has(&self, set: u32, category: u32) -> bool {
         let (start, len) = self.spans[set as usize];
         let set = &self.words[start as usize..(start + len) as usize];

@@ -9,6 +9,7 @@ use super::parts::{Learner, Parts, RawTree, error};
 use crate::backend::BackendError;
 use crate::booster::{self, Boost, Read, shape};
 use crate::error::Result;
+use crate::sketch::{Binary, Drawn, Frame, Output, Sketch, Unary, Wire};
 use crate::sklearn::native::Method;
 use crate::sklearn::{Evaluated, Rows};
 use crate::tensor::{DType, Outputs};
@@ -248,6 +249,78 @@ impl Model {
     }
 }
 
+impl Model {
+    fn draw_scores(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Wire> {
+        let outputs = self.groups();
+        let table = rows.table(sketch)?;
+        let table = sketch.unary(Unary::Single, table);
+        let base: Vec<f64> = self.base.iter().map(|base| f64::from(*base)).collect();
+        let base = sketch.row(&base);
+        let sums = match &self.core {
+            Core::Linear(weights) => {
+                let (weights, bias) = weights.split_at(self.features * outputs);
+                // What is missing adds nothing.
+                let (missing, zero) = (sketch.unary(Unary::IsMissing, table), sketch.number(0.0));
+                let table = sketch.choose(missing, zero, table);
+                let weights: Vec<f64> = weights.iter().map(|weight| f64::from(*weight)).collect();
+                let weights = sketch.numbers(&[self.features, outputs], weights);
+                let bias: Vec<f64> = bias.iter().map(|bias| f64::from(*bias)).collect();
+                let (sums, bias) = (sketch.product(table, weights), sketch.row(&bias));
+                sketch.add(sums, bias)
+            }
+            Core::Trees { forest, groups, weights, leaves, width } => {
+                let factor = |tree: usize| weights.as_ref().map_or(1.0, |all| f64::from(all[tree]));
+                if *width == 1 {
+                    let said = |tree, leaf: u32| f64::from(leaves[leaf as usize]) * factor(tree);
+                    forest.plain().sums(sketch, table, outputs, |tree| groups[tree], said)?
+                } else {
+                    forest.plain().vectors(sketch, table, *width, |tree, leaf, out| {
+                        let own = &leaves[leaf as usize * width..][..*width];
+                        out.extend(own.iter().map(|value| f64::from(*value) * factor(tree)));
+                    })?
+                }
+            }
+        };
+        Ok(sketch.add(sums, base))
+    }
+
+    fn draw_linked(&self, sketch: &mut Sketch, scores: Wire) -> Wire {
+        match self.link {
+            Link::Identity | Link::LogisticRaw => scores,
+            Link::Logistic => sketch.unary(Unary::Sigmoid, scores),
+            Link::Hinge => sketch.flags(Binary::Greater, scores, 0.0),
+            Link::Exp => sketch.unary(Unary::Exp, scores),
+            Link::Argmax => {
+                let places = sketch.argmax(scores);
+                let places = sketch.unary(Unary::Number, places);
+                sketch.shape(places, &[-1, 1])
+            }
+            Link::Softmax => sketch.softmax(scores),
+        }
+    }
+
+    pub(super) fn draw_prediction(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Wire> {
+        let scores = self.draw_scores(sketch, rows)?;
+        Ok(self.draw_linked(sketch, scores))
+    }
+
+    pub(super) fn draw_probabilities(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Wire> {
+        let scores = self.draw_scores(sketch, rows)?;
+        Ok(self.draw_shares(sketch, scores))
+    }
+
+    fn draw_shares(&self, sketch: &mut Sketch, scores: Wire) -> Wire {
+        match (self.is_binary(), self.link) {
+            (true, _) => {
+                let share = sketch.unary(Unary::Sigmoid, scores);
+                sketch.pair(share)
+            }
+            (false, Link::Logistic) => sketch.unary(Unary::Sigmoid, scores),
+            (false, _) => sketch.softmax(scores),
+        }
+    }
+}
+
 /// The compiled trees; `leaves` gets what they say.
 fn compile(
     trees: &[RawTree],
@@ -338,5 +411,15 @@ impl Boost for Model {
             Link::Logistic if self.is_binary() => booster::counted(2).to_texts(),
             _ => Vec::new(),
         }
+    }
+
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Vec<Output>> {
+        let scores = self.draw_scores(sketch, rows)?;
+        let prediction = self.draw_linked(sketch, scores);
+        let probabilities = self.has_probabilities().then(|| {
+            let width = if self.is_binary() { 2 } else { self.groups() };
+            (self.draw_shares(sketch, scores), width)
+        });
+        Ok(booster::drawn_outputs((prediction, vec![self.width()]), probabilities))
     }
 }

@@ -11,6 +11,7 @@ use crate::booster::{Numbers, Wrapped, counted, wrapped};
 use crate::error::{LoadError, Result};
 use crate::graph::{Node, View};
 use crate::limits::Limits;
+use crate::sketch::{Drawn, Frame, Sketch, Wire};
 use crate::sklearn::{Estimator, Evaluated, Labels, Role, Rows};
 
 /// The bytes of a pickled `xgboost.core.Booster`.
@@ -98,5 +99,13 @@ impl Numbers for Model {
         Model::predict(self, rows, &mut numbers)?;
         out.iter_mut().zip(numbers).for_each(|(slot, number)| *slot = f64::from(number));
         Ok(())
+    }
+
+    fn draw_probabilities(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Wire> {
+        Model::draw_probabilities(self, sketch, rows)
+    }
+
+    fn draw_prediction(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Wire> {
+        Model::draw_prediction(self, sketch, rows)
     }
 }

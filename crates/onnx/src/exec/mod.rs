@@ -13,6 +13,7 @@ mod linear;
 mod math;
 mod movement;
 mod post;
+mod quantized;
 mod reduce;
 mod table;
 mod trees;
@@ -102,6 +103,9 @@ fn operator(node: &Node, opset: i64) -> Result<Option<Op>, LoadError> {
         return Ok(Some(op));
     }
     if let Some(op) = linear::operator(attrs)? {
+        return Ok(Some(op));
+    }
+    if let Some(op) = quantized::operator(attrs)? {
         return Ok(Some(op));
     }
     movement::operator(attrs, opset)

@@ -4,8 +4,10 @@
 //! Nothing in a model file is executed. Not here: what the commands compute (`models`, `onnx`, `infer`, `loadgen`).
 
 mod bench;
+mod convert;
 mod diff;
 mod inspect;
+mod quantize;
 mod validate;
 
 use std::path::{Path, PathBuf};
@@ -19,6 +21,7 @@ use objects::{
 };
 
 use super::{DataFolder, block_on, connect};
+use validate::print as print_agreement;
 
 /// The most bytes of a file of data.
 const DATA_BYTES_MAX: u64 = 2 << 30;
@@ -40,6 +43,10 @@ enum Command {
     Validate(validate::Args),
     /// What changed between two models: format, versions, classes, settings, trees.
     Diff(diff::Args),
+    /// Writes a model as ONNX, for every other server and device.
+    Convert(convert::Args),
+    /// Makes the weights of an ONNX model's matrix products integers of 8 bits.
+    Quantize(quantize::Args),
 }
 
 /// Runs the subcommand.
@@ -49,6 +56,8 @@ pub fn run(args: &Args) -> Result<()> {
         Command::Bench(args) => bench::run(args),
         Command::Validate(args) => validate::run(args),
         Command::Diff(args) => diff::run(args),
+        Command::Convert(args) => convert::run(args),
+        Command::Quantize(args) => quantize::run(args),
     }
 }
 
@@ -75,6 +84,17 @@ fn locate(model: &str, data: &DataFolder) -> Result<Located> {
         fetch(&uri, target.path(), &endpoints).await.with_context(|| format!("cannot fetch {model}"))
     })?;
     Ok(Located { path: target.path().to_path_buf(), _fetched: Some(target) })
+}
+
+/// Writes a whole file or none: beside its place first.
+fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    let shown = path.display();
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file =
+        tempfile::NamedTempFile::new_in(folder).with_context(|| format!("cannot write {shown}"))?;
+    std::io::Write::write_all(&mut file, bytes).with_context(|| format!("cannot write {shown}"))?;
+    file.persist(path).with_context(|| format!("cannot write {shown}"))?;
+    Ok(())
 }
 
 /// Rows to try a model on.

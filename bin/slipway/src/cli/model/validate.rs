@@ -70,7 +70,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     }
 }
 
-fn print(made: &Agreement, rows: usize) {
+pub(super) fn print(made: &Agreement, rows: usize) {
     println!("rows       {rows}");
     if made.classes > 0 {
         println!("classes    {} of {} the same ({:.3} %)", made.same, made.classes, made.share() * 100.0);

@@ -1,0 +1,116 @@
+//! `slipway model quantize`: an ONNX model with 8-bit weights, and what that costs and saves.
+//!
+//! Not here: the rewriting (`onnx`), comparing answers (`infer::compare`).
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use infer::compare::{agreement, answers};
+use models::table::Table;
+use models::{Backend, Batch, Limits, Outputs};
+use onnx::{Mode, Onnx};
+
+use super::{DataFile, DataFolder, locate, print_agreement};
+
+/// How long each model is measured.
+const MEASURED: Duration = Duration::from_millis(500);
+
+/// Makes the weights of an ONNX model's matrix products integers of 8 bits.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "weights  only the file shrinks; answers change by the rounding of weights\ndynamic  values before a product become integers too, by their range at run time\nstatic   the same by their range on --data\n\nExamples:\n  slipway model quantize net.onnx -o net8.onnx --data rows.csv --drop target\n  slipway model quantize net.onnx -o net8.onnx --mode static --data rows.npy\n  slipway model quantize net.onnx -o net8.onnx --mode weights"
+)]
+pub(super) struct Args {
+    /// An ONNX file, its folder, or a URI such as models:/net/1.
+    model: String,
+    /// The file to write.
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// What becomes integers: dynamic, static or weights.
+    #[arg(long, value_parser = ["dynamic", "static", "weights"], default_value = "dynamic")]
+    mode: String,
+    #[command(flatten)]
+    data: DataFile,
+    /// Replace the file if it is there.
+    #[arg(long)]
+    force: bool,
+}
+
+pub(super) fn run(args: &Args) -> Result<()> {
+    if args.output.exists() && !args.force {
+        bail!("{} is there already; --force replaces it", args.output.display());
+    }
+    let located = locate(&args.model, &DataFolder { data: None })?;
+    let limits = Limits::default();
+    let bytes = infer::read_model(&located.path, &limits).map_err(anyhow::Error::msg)?;
+    if !onnx::is_onnx(&bytes) {
+        bail!("{} is no ONNX model; `slipway model convert {0} -o FILE` makes one", args.model);
+    }
+    let table = args.data.read()?;
+    let mode = match args.mode.as_str() {
+        "static" => Mode::Static,
+        "weights" => Mode::Weights,
+        _ => Mode::Dynamic,
+    };
+    if mode == Mode::Static && table.is_none() {
+        bail!("--mode static learns ranges from rows: give --data FILE, or use --mode dynamic");
+    }
+    eprintln!("quantizing {}", args.model);
+    let made = onnx::quantize(&bytes, mode, table.as_ref())?;
+    super::write_file(&args.output, &made.bytes)?;
+    let share = made.bytes.len() as f64 / bytes.len() as f64 * 100.0;
+    println!("size       {} bytes, {share:.1} % of {} bytes", made.bytes.len(), bytes.len());
+    for node in &made.changed {
+        println!("rewritten  {node}");
+    }
+    for node in &made.kept {
+        println!("kept       {node}");
+    }
+    match table {
+        None => println!("speed and accuracy were not measured: give --data FILE"),
+        Some(table) => measure(&located.path, &args.output, &bytes, &made.bytes, &table)?,
+    }
+    Ok(())
+}
+
+/// Speed and accuracy on the data, in the engine that is built in.
+fn measure(
+    plain: &Path,
+    small: &Path,
+    plain_bytes: &bytes::Bytes,
+    small_bytes: &bytes::Bytes,
+    table: &Table,
+) -> Result<()> {
+    let rate = |bytes: &bytes::Bytes| -> Result<f64> {
+        let model = Onnx::load(bytes).context("the built-in engine does not run it")?;
+        rows_per_second(&model, table)
+    };
+    match (rate(plain_bytes), rate(small_bytes)) {
+        (Ok(before), Ok(after)) => println!(
+            "speed      {after:.0} rows/s, before {before:.0} rows/s (built-in engine; others have 8-bit kernels)"
+        ),
+        (Err(error), _) | (_, Err(error)) => println!("speed      not measured: {error:#}"),
+    }
+    let ask = |path: &Path| answers(path, table, &Limits::default());
+    match (ask(plain), ask(small)) {
+        (Ok(before), Ok(after)) => print_agreement(&agreement(&before, &after, 1e-6), table.rows()),
+        (Err(error), _) | (_, Err(error)) => println!("accuracy   not measured: {error}"),
+    }
+    Ok(())
+}
+
+fn rows_per_second(model: &Onnx, table: &Table) -> Result<f64> {
+    let part = table.slice(0..table.rows().min(256));
+    let inputs = part.inputs(model.signature())?;
+    let batch = Batch { rows: part.rows(), inputs: &inputs };
+    let mut outputs = Outputs::new();
+    let start = Instant::now();
+    let mut rows = 0;
+    while start.elapsed() < MEASURED {
+        outputs.clear();
+        model.run(&batch, &mut outputs)?;
+        rows += part.rows();
+    }
+    Ok(rows as f64 / start.elapsed().as_secs_f64())
+}
