@@ -5,6 +5,11 @@ set -euo pipefail
 bin=$(readlink -f "${1:?usage: run.sh PATH_OF_SLIPWAY}")
 here=$(cd "$(dirname "$0")" && pwd)
 cache=${SLIPWAY_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/slipway}
+# BENCH=many asks for that row alone: many models in one server, no peer beside it.
+case ",${BENCH:-serving,many}," in
+*,many,*) python3 "$here/many.py" --slipway "$bin" || echo "many: not all numbers are what they are to be" ;;
+esac
+case ",${BENCH:-serving,many}," in *,serving,*) ;; *) exit 0 ;; esac
 (cd "$here/../.." && cargo build --release --locked -q -p infer --examples)
 examples=${CARGO_TARGET_DIR:-$here/../../target}/release/examples
 peers=()

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use models::Outputs;
 
+use crate::cache;
 use crate::compute;
 use crate::evaluate::{self, Begun, Call};
 use crate::exchange::{Asked, Message, Protocol, Reply};
@@ -174,7 +175,11 @@ async fn evaluate_on_loop<P: Protocol>(
 ) -> Result<(), Refusal> {
     let inputs = protocol.inputs(served, body)?;
     let call = Call { served, rows: asked.rows, inputs: &inputs, priority: asked.priority, deadline };
-    evaluate::run(call, outputs).await
+    let Some(cached) = &served.cached else { return evaluate::run(call, outputs).await };
+    let Some(key) = cached.answer(&call, outputs) else { return Ok(()) };
+    evaluate::run(call, outputs).await?;
+    cached.keep(key, outputs);
+    Ok(())
 }
 
 async fn large<P: Protocol>(
@@ -194,6 +199,7 @@ async fn large<P: Protocol>(
         marks: *marks,
         body,
         meta: *meta,
+        key: None,
     };
     let begun = compute::aside(move || {
         let begun = job.begin();
@@ -233,6 +239,8 @@ struct Job<P> {
     marks: Marks,
     body: Bytes,
     meta: Meta,
+    /// What its answer is kept under, where it is to be kept.
+    key: Option<cache::Key>,
 }
 
 impl<P: Protocol> Job<P> {
@@ -257,7 +265,14 @@ impl<P: Protocol> Job<P> {
         let inputs = self.protocol.inputs(&self.served, &self.body)?;
         let deadline = deadline(&asked, &self.meta, self.marks.arrived);
         let (served, rows, priority) = (&self.served, asked.rows, asked.priority);
-        Ok(evaluate::begin(Call { served, rows, inputs: &inputs, priority, deadline }, &mut self.outputs))
+        let call = Call { served, rows, inputs: &inputs, priority, deadline };
+        if let Some(cached) = &served.cached {
+            match cached.answer(&call, &mut self.outputs) {
+                None => return Ok(Begun::Done(Ok(()))),
+                key => self.key = key,
+            }
+        }
+        Ok(evaluate::begin(call, &mut self.outputs))
     }
 
     /// Whether writing the answer is short.
@@ -267,6 +282,9 @@ impl<P: Protocol> Job<P> {
     }
 
     fn finish(&mut self) -> Result<(), Refusal> {
+        if let (Some(key), Some(cached)) = (self.key.take(), &self.served.cached) {
+            cached.keep(key, &self.outputs);
+        }
         self.marks.evaluated = Some(Instant::now());
         self.protocol.write(&self.served, &self.body, &self.outputs, &mut self.reply)?;
         self.marks.written = Some(Instant::now());

@@ -19,6 +19,7 @@
 pub mod batch;
 mod bind;
 mod buffers;
+mod cache;
 pub mod cli;
 pub mod compare;
 mod compute;
@@ -34,6 +35,7 @@ mod explain;
 mod files;
 mod grpc;
 mod http;
+mod lean;
 mod listen;
 mod load;
 mod metrics;
@@ -47,6 +49,8 @@ mod served;
 mod server;
 mod shared;
 mod stream;
+#[cfg(any(test, feature = "testkit"))]
+pub mod testkit;
 mod tls;
 mod unpack;
 
@@ -119,6 +123,7 @@ pub async fn run(
         Err(join) => std::panic::resume_unwind(join.into_panic()),
     };
     ready(&server);
+    lean::after_start();
     shutdown.await;
     server.stop();
     let _ = tokio::task::spawn_blocking(move || server.join()).await;

@@ -15,6 +15,7 @@ use std::time::Duration;
 use models::{Backend, Dims, Entry, Through};
 
 use crate::batch::Queue;
+use crate::cache::Cached;
 use crate::config::Queueing;
 use crate::explain::Origin;
 use crate::metrics::Slot;
@@ -47,18 +48,27 @@ impl std::str::FromStr for Personality {
     }
 }
 
-/// A backend that is freed aside.
-pub struct Kept(Option<Box<dyn Backend>>);
+/// A backend that is freed aside, unless it is known to be small.
+pub struct Kept {
+    /// Absent only while it is dropped.
+    backend: Option<Box<dyn Backend>>,
+    is_small: bool,
+}
 
 impl Kept {
     /// Keeps a backend.
     pub fn new(backend: Box<dyn Backend>) -> Self {
-        Self(Some(backend))
+        Self { backend: Some(backend), is_small: false }
+    }
+
+    /// Says that freeing it takes no time.
+    pub(crate) fn free_here(&mut self) {
+        self.is_small = true;
     }
 
     /// The backend itself, of a value that is dropped next.
     fn take(&mut self) -> Box<dyn Backend> {
-        self.0.take().expect("it is taken once")
+        self.backend.take().expect("it is taken once")
     }
 }
 
@@ -66,13 +76,16 @@ impl Deref for Kept {
     type Target = dyn Backend;
 
     fn deref(&self) -> &(dyn Backend + 'static) {
-        self.0.as_deref().expect("it is taken only when dropped")
+        self.backend.as_deref().expect("it is taken only when dropped")
     }
 }
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        let Some(backend) = self.0.take() else { return };
+        let Some(backend) = self.backend.take() else { return };
+        if self.is_small {
+            return drop(backend);
+        }
         // Where no thread can be had, the closure and with it the backend is dropped here.
         let _ = std::thread::Builder::new().name("free".into()).spawn(move || drop(backend));
     }
@@ -159,6 +172,8 @@ pub struct Served {
     others: Vec<Arc<Served>>,
     /// Where its calls wait that are not short.
     pub queue: Queue,
+    /// Its answers that are kept, where it has any.
+    pub(crate) cached: Option<Cached>,
     /// Who is told of its end.
     pub(crate) gone: Arc<Gone>,
     /// Where its calls are counted, from the first on.
@@ -212,6 +227,7 @@ impl Served {
             gone: Arc::default(),
             slot: OnceLock::new(),
             queue: Queue::default(),
+            cached: None,
         }
     }
 

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args};
 
 use super::tfs::seconds;
-use crate::config::{Config, Lazy, Source};
+use crate::config::{Config, Lazy, ResponseCache, Source};
 use crate::served::Personality;
 
 /// Which models, and how they are kept up to date.
@@ -37,6 +37,12 @@ pub struct Lists {
     /// Models that may be loaded at once: the longest unused go for others.
     #[arg(long = "models_max", requires = "lazy")]
     pub models_max: Option<usize>,
+    /// Keep answers for the same calls where a model does not say whether to.
+    #[arg(long = "enable_response_cache")]
+    pub enable_response_cache: bool,
+    /// Bytes that kept answers may take, of all models together.
+    #[arg(long = "response_cache_byte_size", alias = "response-cache-byte-size", default_value_t = 64 << 20)]
+    pub response_cache_byte_size: usize,
     /// Seconds between two looks at the models' folders for new versions and changed files; 0 is one look.
     #[arg(long = "file_system_poll_wait_seconds", default_value_t = 0)]
     pub file_system_poll_wait_seconds: u64,
@@ -59,6 +65,10 @@ impl Lists {
             let only = (!self.load_model.is_empty()).then_some(only);
             config.models = Source::Folder { path: path.clone(), personality, only };
         }
+        config.cache = ResponseCache {
+            bytes_max: self.response_cache_byte_size,
+            by_default: self.enable_response_cache,
+        };
         if self.models_max == Some(0) {
             return Err("--models_max 0: no model could be loaded".to_owned());
         }

@@ -70,6 +70,8 @@ pub struct Model {
     pub batching: Option<Batching>,
     /// The SHA-256 of the model's file in hexadecimal digits, where only these bytes are to be served.
     pub sha256: Option<String>,
+    /// Whether its answers are kept; `None` is [`ResponseCache::by_default`].
+    pub cache: Option<bool>,
     /// Requests that each version answers before clients reach it, besides those that lie in its folder.
     pub warmups: Vec<Warmup>,
     /// Why the model cannot be served as it is described. What served it before goes on.
@@ -89,6 +91,7 @@ impl Model {
             file: None,
             batching: None,
             sha256: None,
+            cache: None,
             warmups: Vec::new(),
             error: None,
         }
@@ -216,6 +219,21 @@ pub struct Tls {
     pub client_authorities: Option<Pem>,
 }
 
+/// Answers that are kept for the same calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ResponseCache {
+    /// Bytes that all of them may take.
+    pub bytes_max: usize,
+    /// Whether those of models are kept that say nothing about it.
+    pub by_default: bool,
+}
+
+impl Default for ResponseCache {
+    fn default() -> Self {
+        Self { bytes_max: 64 << 20, by_default: false }
+    }
+}
+
 /// How a server ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Drain {
@@ -282,6 +300,8 @@ pub struct Config {
     pub loading: Loading,
     /// How calls wait and are batched where a model says nothing of its own.
     pub queueing: Queueing,
+    /// Answers that are kept.
+    pub cache: ResponseCache,
     /// How the server ends.
     pub drain: Drain,
     /// What is told of its inside.
@@ -321,6 +341,7 @@ impl Config {
             limits: Limits::default(),
             loading: Loading::default(),
             queueing: Queueing::default(),
+            cache: ResponseCache::default(),
             drain: Drain::default(),
             observing: Observing::default(),
         }

@@ -44,8 +44,7 @@ const KNOWN: [&str; 24] = [
 ];
 const REFUSED: [&str; 5] =
     ["ensemble_scheduling", "sequence_batching", "batch_input", "batch_output", "model_repository_agents"];
-const WITHOUT_EFFECT: [&str; 5] =
-    ["optimization", "cc_model_filenames", "metric_tags", "model_operations", "response_cache"];
+const WITHOUT_EFFECT: [&str; 4] = ["optimization", "cc_model_filenames", "metric_tags", "model_operations"];
 
 fn wrong<T>(field: &Field, what: impl Into<String>) -> Result<T> {
     Err(TextError { line: field.line, what: what.into() })
@@ -90,6 +89,10 @@ pub fn read(text: &str, model: &mut Model) -> Result<()> {
     let rows_max = all.get("max_batch_size").map_or(Ok(0), size)?;
     model.warmups = warmup::read(&all, rows_max > 0)?;
     parameters(&all, model)?;
+    if let Some(cache) = child(&all, "response_cache")? {
+        cache.only(&["enable"])?;
+        model.cache = Some(cache.get("enable").map_or(Ok(false), Field::truth)?);
+    }
     let dynamic = child(&all, "dynamic_batching")?;
     // Triton batches a model that may be batched even where no scheduler is named.
     model.batching = match (rows_max, dynamic) {
@@ -228,7 +231,7 @@ mod tests {
             input [ { name: "x" data_type: TYPE_FP32 dims: [ 4 ] } ]
             output [ { name: "y" data_type: TYPE_INT64 dims: [ 1 ] } ]
             version_policy: { specific { versions: [1,3] } }
-            instance_group [ { count: 2 kind: KIND_CPU } ]
+            instance_group [ { count: 2 kind: KIND_CPU } ] response_cache { enable: true }
             dynamic_batching {
               preferred_batch_size: [ 4, 8 ] max_queue_delay_microseconds: 100
               priority_levels: 2 default_priority_level: 2
@@ -238,6 +241,7 @@ mod tests {
         let model = read_as("m", text).expect("a document");
         assert_eq!((model.personality, model.file.as_deref()), (Personality::Triton, Some("a.onnx")));
         assert_eq!(model.policy, VersionPolicy::Specific(vec![1, 3]));
+        assert_eq!(model.cache, Some(true));
         let batching = model.batching.expect("batching");
         assert_eq!((batching.rows_max, batching.threads, batching.splits), (8, 2, false));
         assert_eq!((batching.preferred, batching.wait_max), (vec![4, 8], Duration::from_micros(100)));

@@ -66,6 +66,7 @@ pub(crate) fn render(shared: &Shared) -> String {
     peers::write(&mut text, &rows);
     own::write(&mut text, shared, &rows);
     queues::write(&mut text, &answering[..answering.len().min(shared.labels.max())]);
+    crate::cache::render(&mut text.0, &shared.repository);
     process::write(&mut text);
     text.0
 }

@@ -50,7 +50,7 @@ impl Digests {
         Ok(digests)
     }
 
-    fn document(&mut self, text: &[u8]) -> Result<(), String> {
+    pub(super) fn document(&mut self, text: &[u8]) -> Result<(), String> {
         let document: Document = serde_json::from_slice(text).map_err(|error| error.to_string())?;
         match document.sha256 {
             Some(Wanted::Model(sha256)) => self.model.push((DOCUMENT, checked(&sha256)?)),

@@ -25,7 +25,7 @@ const CASES_MAX: usize = 10_000;
 
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct Tolerance {
+pub(super) struct Tolerance {
     relative: f64,
     absolute: f64,
 }
@@ -50,7 +50,7 @@ impl Tolerance {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Document {
+pub(super) struct Document {
     #[serde(default)]
     tolerance: Tolerance,
     cases: Option<Vec<Case>>,
@@ -60,7 +60,7 @@ struct Document {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Case {
+pub(super) struct Case {
     request: Box<RawValue>,
     response: Response,
 }
@@ -86,17 +86,24 @@ pub(super) fn hold(served: &Served, folder: &Path) -> Result<(), String> {
     }
 }
 
-fn cases(served: &Served, text: &[u8]) -> Result<(), String> {
-    let document: Document = serde_json::from_slice(text).map_err(|error| error.to_string())?;
-    let tolerance = document.tolerance.check()?;
-    let cases = match (document.cases, document.request, document.response) {
-        (Some(cases), None, None) if !cases.is_empty() => cases,
-        (None, Some(request), Some(response)) => vec![Case { request, response }],
-        _ => return Err("expected \"request\" and \"response\", or \"cases\" of them".to_owned()),
-    };
-    if cases.len() > CASES_MAX {
-        return Err(format!("{} cases, at most {CASES_MAX}", cases.len()));
+impl Document {
+    pub(super) fn read(text: &[u8]) -> Result<(Tolerance, Vec<Case>), String> {
+        let document: Self = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+        let tolerance = document.tolerance.check()?;
+        let cases = match (document.cases, document.request, document.response) {
+            (Some(cases), None, None) if !cases.is_empty() => cases,
+            (None, Some(request), Some(response)) => vec![Case { request, response }],
+            _ => return Err("expected \"request\" and \"response\", or \"cases\" of them".to_owned()),
+        };
+        if cases.len() > CASES_MAX {
+            return Err(format!("{} cases, at most {CASES_MAX}", cases.len()));
+        }
+        Ok((tolerance, cases))
     }
+}
+
+fn cases(served: &Served, text: &[u8]) -> Result<(), String> {
+    let (tolerance, cases) = Document::read(text)?;
     let mut outputs = Outputs::new();
     for (place, case) in cases.iter().enumerate() {
         let done = one(served, case, tolerance, &mut outputs);

@@ -52,6 +52,21 @@ pub(crate) fn prove(served: &Served, folder: &Path, model: &Path, wishes: &Wishe
     Ok(())
 }
 
+/// Reads a text as each of the documents that may lie in a folder.
+#[cfg(any(test, feature = "testkit"))]
+pub(crate) fn read_documents(text: &[u8]) {
+    let _ = warm::document(text);
+    let _ = golden::Document::read(text);
+    let _ = Digests::default().document(text);
+}
+
+/// Reads a file as stored warm-up requests, and what would be one of its records.
+#[cfg(any(test, feature = "testkit"))]
+pub(crate) fn read_records(file: &[u8]) {
+    let _ = warm::records(file);
+    let _ = warm::log(file, &mut Vec::new());
+}
+
 /// A file's bytes; `None` where there is none. The path of a file in a "folder" that is a file itself is none.
 fn read(path: &Path) -> Result<Option<Vec<u8>>, String> {
     use std::io::{ErrorKind, Read};

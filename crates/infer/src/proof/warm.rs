@@ -58,7 +58,7 @@ pub(super) fn up(served: &Served, folder: &Path, model: &Path, wishes: &Wishes) 
 }
 
 /// The requests in a file of TensorFlow Serving's.
-fn records(file: &[u8]) -> Result<Vec<Request>, String> {
+pub(super) fn records(file: &[u8]) -> Result<Vec<Request>, String> {
     let mut requests = Vec::new();
     for (place, record) in Records::of(file).enumerate() {
         if place == REQUESTS_MAX {
@@ -70,7 +70,7 @@ fn records(file: &[u8]) -> Result<Vec<Request>, String> {
 }
 
 /// The request of a `PredictionLog`.
-fn log(record: &[u8], requests: &mut Vec<Request>) -> Result<(), String> {
+pub(super) fn log(record: &[u8], requests: &mut Vec<Request>) -> Result<(), String> {
     for field in Fields::of(record) {
         let field = field.map_err(wire)?;
         let call = match field.number {
@@ -128,7 +128,7 @@ fn tasks(message: &[u8], requests: &mut Vec<Request>) -> Result<(), String> {
 }
 
 /// The requests of a `warmup.json`.
-fn document(text: &[u8]) -> Result<Vec<Request>, String> {
+pub(super) fn document(text: &[u8]) -> Result<Vec<Request>, String> {
     let text = std::str::from_utf8(text).map_err(|error| error.to_string())?;
     if !text.trim_start().starts_with('[') {
         return Ok(vec![Request::of_json(text)?]);

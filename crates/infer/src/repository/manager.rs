@@ -21,11 +21,15 @@ use super::index::{Index, State};
 use super::lazy;
 use super::managed::{Key, Managed, Retry, Step};
 use super::polls::Polls;
-use super::reading::order;
+use super::reading::{Readers, order};
+use crate::cache::{Cache, Cached};
 use crate::config::{Config, Loading, Model, Queueing, Source, scan};
 use crate::load::Order;
 use crate::refusal::{Reason, Refusal};
 use crate::served::Served;
+
+/// Versions of files up to this size are freed where their last request ends, in less time than a thread takes to start.
+const FREED_HERE_BYTES_MAX: u64 = 256 << 10;
 
 /// Where an answer goes.
 pub(super) type Answer = oneshot::Sender<Result<(), Failed>>;
@@ -74,6 +78,9 @@ pub(super) struct Manager {
     /// Why the source cannot be read, so that it is told once.
     source_error: Option<String>,
     pub(super) loading: Loading,
+    cache: Arc<Cache>,
+    /// Whether answers are kept where the model does not say.
+    caches: bool,
     method: models::Method,
     limits: models::Limits,
     queueing: Queueing,
@@ -88,7 +95,7 @@ pub(super) struct Manager {
     pub(super) awake: BTreeSet<Arc<str>>,
     pub(super) waiters: Vec<Waiter>,
     pub(super) queued: VecDeque<(Order, u64)>,
-    pub(super) readers: usize,
+    pub(super) readers: Readers,
 }
 
 impl Manager {
@@ -100,6 +107,8 @@ impl Manager {
             listed: Vec::new(),
             source_error: None,
             loading: config.loading.clone(),
+            cache: Arc::new(Cache::new(config.cache.bytes_max)),
+            caches: config.cache.by_default,
             method: config.method,
             limits: config.limits,
             queueing: config.queueing.clone(),
@@ -110,7 +119,7 @@ impl Manager {
             awake: BTreeSet::new(),
             waiters: Vec::new(),
             queued: VecDeque::new(),
-            readers: 0,
+            readers: Readers::new(),
         }
     }
 
@@ -358,6 +367,10 @@ impl Manager {
                     Step::Unload(key) => unload(managed, key),
                     Step::Forget(key) => {
                         managed.records.remove(&key);
+                        if managed.records.is_empty() {
+                            // An emptied map keeps room for a dozen records, which thousands of models do not need.
+                            managed.records = BTreeMap::new();
+                        }
                     }
                 }
             }
@@ -372,7 +385,7 @@ impl Manager {
     }
 
     fn read(&mut self, name: &Arc<str>, key: Key, mark: u64, result: Result<Box<Served>, String>) {
-        self.readers = self.readers.saturating_sub(1);
+        self.readers.done();
         let Some(managed) = self.models.get_mut(name) else { return };
         let is_wanted = !managed.rests() && managed.wanted.contains_key(&key);
         let Some(record) = managed.records.get_mut(&key) else { return };
@@ -388,15 +401,20 @@ impl Manager {
         let retry = Retry { times_max: self.loading.retries_max, wait: self.loading.retry_wait };
         let retry = if managed.is_lazy { lazy::retry(retry) } else { retry };
         let result = self.make_room(name, result);
-        let Some(record) = self.models.get_mut(name).and_then(|managed| managed.records.get_mut(&key)) else {
-            return;
-        };
+        let Some(managed) = self.models.get_mut(name) else { return };
+        let caches = managed.model.cache.unwrap_or(self.caches);
+        let cached = caches.then(|| Cached::new(self.cache.clone()));
+        let Some(record) = managed.records.get_mut(&key) else { return };
         let sender = self.sender.clone();
-        let result = result.map(|served| {
+        let result = result.map(|mut served| {
             let name = name.clone();
             served.gone.tell(move || {
                 let _ = sender.send(Event::Gone { name: name.clone(), key });
             });
+            served.cached = cached;
+            if served.about.bytes <= FREED_HERE_BYTES_MAX {
+                served.backend.free_here();
+            }
             Arc::new(*served)
         });
         if let Err(error) = &result {

@@ -2,6 +2,8 @@
 //!
 //! Not here: which versions (`managed`), what reading is (`load`).
 
+use crossbeam_channel::{Receiver, Sender};
+
 use super::index::State;
 use super::managed::{Key, Managed, Record};
 use super::manager::{Event, Manager};
@@ -9,25 +11,61 @@ use crate::config::{Loading, Mode, Queueing};
 use crate::load::{self, Order};
 use crate::proof::Wishes;
 
+/// The threads that read, which live as long as this value. They are few and stay, so that what models leave in the
+/// allocator's arenas is used again by the next ones.
+pub(super) struct Readers {
+    orders: Sender<(Order, u64)>,
+    taken: Receiver<(Order, u64)>,
+    threads: usize,
+    /// Orders that were given and not answered.
+    busy: usize,
+}
+
+impl Readers {
+    pub(super) fn new() -> Self {
+        let (orders, taken) = crossbeam_channel::unbounded();
+        Self { orders, taken, threads: 0, busy: 0 }
+    }
+
+    /// An order was answered.
+    pub(super) fn done(&mut self) {
+        self.busy = self.busy.saturating_sub(1);
+    }
+
+    /// Gives an order to a thread; one more is started where all have one.
+    fn read(&mut self, order: (Order, u64), events: &Sender<Event>) {
+        self.busy += 1;
+        if self.threads < self.busy {
+            let (taken, sender) = (self.taken.clone(), events.clone());
+            let body = move || taken.iter().for_each(|order| read(&order, &sender));
+            match std::thread::Builder::new().name("load".into()).spawn(body) {
+                Ok(_) => self.threads += 1,
+                Err(error) if self.threads == 0 => {
+                    let (Order { name, version: key, .. }, mark) = order;
+                    let result = Err(format!("cannot start a thread to read it: {error}"));
+                    let _ = events.send(Event::Read { name, key, mark, result });
+                    return;
+                }
+                Err(error) => tracing::warn!(%error, "cannot start one more thread that reads models"),
+            }
+        }
+        let _ = self.orders.send(order);
+    }
+}
+
+fn read((order, mark): &(Order, u64), events: &Sender<Event>) {
+    // A reader that panics on a file costs that file.
+    let result = std::panic::catch_unwind(|| load::load(order).map(Box::new));
+    let result = result.unwrap_or_else(|_| Err("reading it panicked".to_owned()));
+    let _ = events.send(Event::Read { name: order.name.clone(), key: order.version, mark: *mark, result });
+}
+
 impl Manager {
     /// Has as many of the queued versions read as may be read at once.
     pub(super) fn start_readers(&mut self) {
-        while self.readers < self.loading.threads.max(1) {
-            let Some((order, mark)) = self.queued.pop_front() else { return };
-            let sender = self.sender.clone();
-            let (name, key) = (order.name.clone(), order.version);
-            let body = move || {
-                // A reader that panics on a file costs that file.
-                let result = std::panic::catch_unwind(|| load::load(&order).map(Box::new));
-                let result = result.unwrap_or_else(|_| Err("reading it panicked".to_owned()));
-                let event = Event::Read { name: order.name.clone(), key: order.version, mark, result };
-                let _ = sender.send(event);
-            };
-            self.readers += 1;
-            if let Err(error) = std::thread::Builder::new().name("load".into()).spawn(body) {
-                let result = Err(format!("cannot start a thread to read it: {error}"));
-                let _ = self.sender.send(Event::Read { name, key, mark, result });
-            }
+        while self.readers.busy < self.loading.threads.max(1) {
+            let Some(order) = self.queued.pop_front() else { return };
+            self.readers.read(order, &self.sender);
         }
     }
 }

@@ -135,6 +135,17 @@ fn ready(out: &mut Vec<u8>, name: &str) {
     out.extend_from_slice(b",\"ready\":true}");
 }
 
+/// Reads a path as each protocol does that has one.
+#[cfg(any(test, feature = "testkit"))]
+pub(crate) fn read_path(path: &str) {
+    let _ = models::parse(path.strip_prefix("/v1/models/").unwrap_or(path));
+    let mut rest = path;
+    while let Some((one, after)) = rest.split_once('/') {
+        let _ = (percent_decoded(one), v2::which(one));
+        rest = after;
+    }
+}
+
 /// Undoes `%41`; what is no escape stays.
 pub(crate) fn percent_decoded(text: &str) -> Cow<'_, str> {
     if !text.contains('%') {
