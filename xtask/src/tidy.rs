@@ -42,7 +42,7 @@ const LAYERS: &[(u8, &[&str])] = &[
             "pod-image",
         ],
     ),
-    (4, &["slipway", "pod", "xtask"]),
+    (4, &["slipway", "pod", "fuzz", "xtask"]),
 ];
 /// Arrows inside a layer that are meant.
 const MEANT: &[(&str, &str, &str)] = &[
