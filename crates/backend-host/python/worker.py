@@ -182,7 +182,7 @@ class Estimator(Model):
 
     def __init__(self, estimator, method, form):
         kind = type(estimator)
-        self.platform = kind.__module__.split(".")[0]
+        self.platform = kind.__module__.split(".")[0].replace("__main__", "python")
         self.format = form
         names = [method, "transform"] if method == "predict" else [method]
         self.call = next((getattr(estimator, name) for name in names if hasattr(estimator, name)), None)
@@ -294,7 +294,7 @@ class Torch(Model):
         else:
             self.format = "TorchScript"
             self.module = torch.jit.load(path, map_location="cpu").eval()
-            self.inputs = declared_inputs(options) or [described("input-0", NAMES.index("FP32"), [None])]
+            self.inputs = declared(options, "inputs") or [described("input-0", NAMES.index("FP32"), [None])]
         self.dtypes = [DTYPES[NAMES.index(spec["dtype"])] for spec in self.inputs]
         if all(dim is not None for spec in self.inputs for dim in spec["row"]):
             self.probe([np.zeros([1] + spec["row"], dtype) for spec, dtype in zip(self.inputs, self.dtypes)])
@@ -350,7 +350,7 @@ class Custom(Model):
             wait(self.model.load())
         if not hasattr(self.model, "predict"):
             raise Refused(f"{self.format} has no predict")
-        self.inputs = declared_inputs(options) or table(None)
+        self.inputs = declared(options, "inputs") or table(None)
 
     def answer(self, payload):
         for name in ("preprocess", "predict", "postprocess"):
@@ -399,7 +399,11 @@ class Runtime(Model):
         loaded = wait(self.model.load())
         if loaded is False:
             raise Refused(f"{self.format}.load() answered False")
-        self.inputs = declared_inputs(options) or table(None)
+        self.inputs = declared(options, "inputs") or table(None)
+        self.announced = declared(options, "outputs")
+
+    def guess(self):
+        return self.announced or GUESS
 
     def run(self, arrays, rows):
         kinds = self.kinds
@@ -418,12 +422,13 @@ class Runtime(Model):
         return made
 
 
-def declared_inputs(options):
-    """Inputs that the operator declared, as MLServer's `model-settings.json` does: the first dimension is the rows."""
+def declared(options, which):
+    """Inputs or outputs that the operator declared, as in MLServer's `model-settings.json`: the first dimension is the
+    rows."""
     made = []
-    for spec in options.get("inputs") or (options.get("settings") or {}).get("inputs") or []:
+    for spec in (options.get("settings") or options.get("declared") or {}).get(which) or []:
         if spec.get("datatype") not in NAMES:
-            raise Refused(f"input {spec.get('name')!r}: datatype {spec.get('datatype')!r} is none of {', '.join(NAMES)}")
+            raise Refused(f"{which}: {spec.get('name')!r}: datatype {spec.get('datatype')!r} is none of {', '.join(NAMES)}")
         made.append(described(spec["name"], NAMES.index(spec["datatype"]), spec.get("shape", [-1])[1:]))
     return made
 
@@ -616,6 +621,10 @@ def model_file(folder):
 def open_model(load):
     path, options = load["path"], load.get("options") or {}
     folder = path if os.path.isdir(path) else os.path.dirname(path)
+    document = os.path.join(folder, "model-settings.json")
+    if "settings" not in options and os.path.isfile(document):
+        with open(document, "rb") as file:
+            options["declared"] = json.load(file)
     for place in reversed([options.get("code") or folder, os.path.join(folder, "code")]):
         if os.path.isdir(place):
             sys.path.insert(0, place)

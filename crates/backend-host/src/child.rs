@@ -102,6 +102,8 @@ struct Desk {
     lane: Lane,
     mapping: Mapping,
     packet: Vec<u8>,
+    /// Packets that come in: always of its full length, so that it is not filled again for each.
+    inbox: Vec<u8>,
     places: Vec<Place>,
     outputs: Outputs,
 }
@@ -109,14 +111,20 @@ struct Desk {
 impl Desk {
     fn new(lane: Lane) -> io::Result<Self> {
         let mapping = Mapping::of(&lane.file)?;
-        Ok(Self { lane, mapping, packet: Vec::new(), places: Vec::new(), outputs: Outputs::new() })
+        Ok(Self {
+            lane,
+            mapping,
+            packet: Vec::new(),
+            inbox: vec![0; PACKET_BYTES_MAX],
+            places: Vec::new(),
+            outputs: Outputs::new(),
+        })
     }
 
     /// The next packet with descriptors; `None` when the server is gone.
     fn receive(&mut self) -> io::Result<Option<Header>> {
-        self.packet.resize(PACKET_BYTES_MAX, 0);
         let length = loop {
-            match rustix::net::recv(&self.lane.socket, &mut self.packet[..], RecvFlags::empty()) {
+            match rustix::net::recv(&self.lane.socket, &mut self.inbox[..], RecvFlags::empty()) {
                 Ok((length, _)) => break length,
                 Err(rustix::io::Errno::INTR) => {}
                 Err(rustix::io::Errno::CONNRESET) => return Ok(None),
@@ -126,7 +134,7 @@ impl Desk {
         if length == 0 {
             return Ok(None);
         }
-        match protocol::read(&self.packet[..length], &mut self.places) {
+        match protocol::read(&self.inbox[..length], &mut self.places) {
             Ok(Packet::Tensors(header)) => Ok(Some(header)),
             Ok(Packet::Refusal(..)) => Err(io::Error::other("the server refuses nothing")),
             Err(wrong) => Err(io::Error::other(wrong)),

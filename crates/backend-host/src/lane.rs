@@ -29,6 +29,8 @@ pub(crate) struct Lane {
     /// How far the memory was written in this call.
     used: u64,
     packet: Vec<u8>,
+    /// Packets that come in: always of its full length, so that it is not filled again for each.
+    inbox: Vec<u8>,
     places: Vec<Place>,
 }
 
@@ -79,8 +81,16 @@ impl Lane {
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         let file = memory::create()?;
         let ends = Ends { socket: theirs, file: file.try_clone()?.into() };
-        let lane =
-            Self { socket: ours, file, bytes_max, calls: 0, used: 0, packet: Vec::new(), places: Vec::new() };
+        let lane = Self {
+            socket: ours,
+            file,
+            bytes_max,
+            calls: 0,
+            used: 0,
+            packet: Vec::new(),
+            inbox: vec![0; PACKET_BYTES_MAX],
+            places: Vec::new(),
+        };
         Ok((lane, ends))
     }
 
@@ -137,9 +147,8 @@ impl Lane {
 
     fn receive(&mut self, deadline: Instant) -> Result<Header, Failure> {
         self.wait(deadline)?;
-        self.packet.resize(PACKET_BYTES_MAX, 0);
         let received = loop {
-            match rustix::net::recv(&self.socket, &mut self.packet[..], RecvFlags::TRUNC) {
+            match rustix::net::recv(&self.socket, &mut self.inbox[..], RecvFlags::TRUNC) {
                 Err(Errno::INTR) => {}
                 other => break other,
             }
@@ -152,7 +161,7 @@ impl Lane {
             Ok((length, _)) => length,
             Err(error) => return Err(Failure::Broken(format!("cannot receive from it: {error}"))),
         };
-        let packet = protocol::read(&self.packet[..length], &mut self.places);
+        let packet = protocol::read(&self.inbox[..length], &mut self.places);
         let header = match packet.map_err(|wrong| Failure::Broken(wrong.to_string()))? {
             Packet::Refusal(header, fault, text) if header.call == self.calls => {
                 return Err(Failure::Refused(fault, text.to_owned()));
@@ -221,9 +230,6 @@ impl Lane {
     /// Gives back the memory of a large call.
     pub(crate) fn release(&mut self) {
         memory::release(&self.file, self.used);
-        if self.packet.capacity() > PACKET_BYTES_MAX {
-            self.packet = Vec::new();
-        }
     }
 }
 
@@ -235,4 +241,78 @@ pub(crate) fn timespec(duration: Duration) -> Timespec {
         return Timespec { tv_sec: 0, tv_nsec: 0 };
     }
     Timespec { tv_sec: seconds, tv_nsec: nanos.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ASK: Ask = Ask { kind: Kind::Run, detail: 0, rows: 1, entry: 0 };
+
+    /// What a call on a lane comes to when its worker, which sees the call's packet, does this.
+    fn outcome(worker: impl FnOnce(OwnedFd) + Send) -> Result<(), Failure> {
+        let (mut lane, ends) = Lane::create(1 << 20).expect("a lane");
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let mut packet = [0; 256];
+                let _ = rustix::net::recv(&ends.socket, &mut packet[..], RecvFlags::empty());
+                worker(ends.socket);
+            });
+            let shape = Shape::new(&[3]).expect("small");
+            let part = std::iter::once((DType::U8, shape, &b"abc"[..]));
+            lane.ask(ASK, part, Instant::now() + Duration::from_millis(500))?;
+            lane.take(&mut Outputs::new())
+        })
+    }
+
+    fn send(socket: &OwnedFd, packet: &[u8]) {
+        let _ = rustix::net::send(socket, packet, SendFlags::NOSIGNAL);
+    }
+
+    fn answer(call: u64, offset: u64, length: usize) -> Vec<u8> {
+        let shape = Shape::new(&[length]).expect("small");
+        let place = Place { dtype: DType::U8, shape, offset, length: length as u64 };
+        let mut packet = Vec::new();
+        protocol::write(&mut packet, &Header::new(Kind::Answer, call), &[place]);
+        packet
+    }
+
+    #[test]
+    fn a_worker_is_believed_only_what_makes_sense() {
+        // What it echoes is the input itself, where that lies.
+        outcome(|socket| send(&socket, &answer(1, 0, 3))).expect("an answer");
+        for (packet, word) in [
+            (b"garbage".to_vec(), "ends before"),
+            (answer(2, 0, 3), "answer to call 2, expected 1"),
+            (answer(1, 1 << 20, 1), "beyond the 1048576 bytes"),
+            (answer(1, 1000, 3), "output 0 cannot be read"),
+            (vec![1; PACKET_BYTES_MAX + 1], "a packet of 65537 bytes"),
+        ] {
+            let failure = outcome(move |socket| send(&socket, &packet)).expect_err(word);
+            assert!(matches!(&failure, Failure::Broken(why) if why.contains(word)), "{failure:?}");
+            assert!(!failure.spares_the_lane());
+        }
+    }
+
+    #[test]
+    fn a_worker_that_leaves_hangs_or_refuses_is_told_apart() {
+        assert!(matches!(outcome(drop), Err(Failure::Gone)));
+        let (held, hold) = std::sync::mpsc::channel();
+        let hung = outcome(move |socket| drop(held.send(socket)));
+        assert!(matches!(hung, Err(Failure::Hung)), "{hung:?}");
+        drop(hold);
+        let mut packet = Vec::new();
+        protocol::write_refusal(&mut packet, 1, Fault::Input, "no");
+        let refused = outcome(move |socket| send(&socket, &packet)).expect_err("a refusal");
+        assert!(matches!(&refused, Failure::Refused(Fault::Input, why) if why == "no"), "{refused:?}");
+        assert!(refused.spares_the_lane());
+    }
+
+    #[test]
+    fn a_worker_that_was_gone_before_never_had_the_call() {
+        let (mut lane, ends) = Lane::create(1 << 20).expect("a lane");
+        drop(ends);
+        let unsent = lane.ask(ASK, std::iter::empty(), Instant::now() + Duration::from_secs(5));
+        assert!(matches!(unsent, Err(Failure::Unsent)), "{unsent:?}");
+    }
 }

@@ -6,6 +6,7 @@
 //!
 //! * [`Hosted`] is a model in one or more workers, as a `models::Backend`: `pool` gives calls a free lane, `keeper` keeps
 //!   a worker alive, `process` starts it, `logs` bounds what it prints.
+//! * [`Python`] is the engine for models that need Python; its worker is `python/worker.py`.
 //! * [`child`] is the worker's side for engines in Rust.
 //!
 //! Not here: the model server (`infer`), which knows engines as `models::Engines` and their models as `models::Backend`.
@@ -19,6 +20,8 @@ mod memory;
 mod pool;
 mod process;
 pub mod protocol;
+mod python;
 
 pub use hosted::{Hosted, Spec};
 pub use process::Program;
+pub use python::Python;

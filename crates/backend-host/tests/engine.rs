@@ -2,6 +2,8 @@
 //!
 //! Not here: Python (`python.rs`).
 
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use backend_host::child::{self, Engine, Opened};
@@ -9,7 +11,8 @@ use backend_host::protocol::Load;
 use backend_host::{Hosted, Program, Spec};
 use models::{Backend, BackendError, Batch, DType, Outputs, Shape, Signature, Tensor, TensorSpec};
 
-/// Adds up rows of three. A row that begins with 13 panics, one with 14 waits for ever, one with 15 aborts.
+/// Adds up rows of three. A row that begins with 13 panics, one with 14 waits for ever, one with 15 aborts,
+/// one with 16 is answered with the number of the process.
 struct Sums(Signature);
 
 impl Backend for Sums {
@@ -30,6 +33,10 @@ impl Backend for Sums {
                 std::thread::park();
             },
             15 => std::process::abort(),
+            16 => {
+                outputs.numbers::<f64>(Shape::new(&[1]).expect("small"))[0] = f64::from(std::process::id());
+                return Ok(());
+            }
             _ => {}
         }
         let sums = outputs.numbers::<f64>(Shape::new(&[batch.rows]).expect("small"));
@@ -163,6 +170,37 @@ fn a_failed_call_costs_itself_alone() {
     comes_back(&hosted);
 }
 
+fn a_worker_dies_with_its_server() {
+    let program = std::env::current_exe().expect("this program");
+    let mut server = Command::new(program).arg("--serve").stdout(Stdio::piped()).spawn().expect("a server");
+    let mut line = String::new();
+    BufReader::new(server.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
+    let worker = format!("/proc/{}", line.trim());
+    assert!(std::path::Path::new(&worker).exists(), "{line:?} is a worker");
+    server.kill().expect("killed, so that it can tell nobody");
+    server.wait().expect("it ended");
+    let start = std::time::Instant::now();
+    // Nothing tells when somebody else's child is gone; the bound is a guard against hanging.
+    while std::path::Path::new(&worker).exists() && !is_dead(&worker) {
+        assert!(start.elapsed() < Duration::from_secs(30), "the worker lives on");
+        std::thread::yield_now();
+    }
+}
+
+/// Ended, though nobody has waited for it yet.
+fn is_dead(process: &str) -> bool {
+    let stat = std::fs::read_to_string(format!("{process}/stat")).unwrap_or_default();
+    stat.rsplit(") ").next().is_none_or(|rest| rest.starts_with(['Z', 'X']))
+}
+
+fn serve() {
+    let hosted = Hosted::start(spec("/sums", 1)).expect("a worker");
+    println!("{}", sum(&hosted, 16.0).expect("its number"));
+    loop {
+        std::thread::park();
+    }
+}
+
 fn main() {
     let mut args = std::env::args().skip_while(|arg| arg != "--lanes");
     if let Some(lanes) = args.nth(1) {
@@ -170,9 +208,13 @@ fn main() {
         child::serve(lanes, &Adder).expect("served");
         return;
     }
+    if std::env::args().any(|arg| arg == "--serve") {
+        return serve();
+    }
     holds_the_contract();
     a_model_that_cannot_be_read_says_why();
     large_calls_grow_the_memory_up_to_its_bound();
     a_failed_call_costs_itself_alone();
-    println!("engine: 4 laws hold");
+    a_worker_dies_with_its_server();
+    println!("engine: 5 laws hold");
 }

@@ -9,6 +9,7 @@
 mod batches;
 mod lists;
 mod observing;
+mod python;
 pub mod tfs;
 
 use std::net::{IpAddr, SocketAddr};
@@ -19,6 +20,7 @@ use clap::{ArgAction, Parser};
 pub use batches::Batches;
 pub use lists::Lists;
 pub use observing::Observing;
+pub use python::Flags as PythonFlags;
 
 use crate::ports::Ports;
 use crate::{Config, Method, Personality};
@@ -57,6 +59,9 @@ pub struct Args {
     /// How calls wait for their evaluation.
     #[command(flatten)]
     pub batches: Batches,
+    /// Models that run in Python.
+    #[command(flatten)]
+    pub python: PythonFlags,
     /// Threads that serve; by default (and for KServe's default of 1) one for each CPU.
     #[arg(long)]
     pub workers: Option<usize>,
@@ -165,6 +170,7 @@ impl Args {
         }
         self.observing.apply(&mut config)?;
         self.batches.apply(&mut config)?;
+        self.python.apply(&mut config)?;
         config.body_bytes_max = self.max_body_bytes;
         Ok(config)
     }
@@ -241,6 +247,9 @@ mod tests {
             (&["--batching", "perhaps"], "perhaps"),
             (&["--max_batch_size", "0"], "--max_batch_size 0"),
             (&["--batch_timeout_micros", "5"], "--max_batch_size"),
+            (&["--python_class", "m:C"], "--allow_python"),
+            (&["--allow_python", "--python_class", "m"], "module:Class"),
+            (&["--allow_python", "--python_workers", "0"], "--python_workers 0"),
         ] {
             let error = config(args, None).expect_err(word);
             assert!(error.contains(word), "{error}");

@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::control;
 use crate::date::Date;
+use crate::document;
 use crate::drive::{self, Desk, INLINE_BYTES_MAX};
 use crate::events::{self, Mode};
 use crate::exchange::{Kind, Reply};
@@ -386,6 +387,7 @@ impl<S: Stream> Connection<S> {
         let Scratch { v1, v2, tfs, outputs, reply, .. } = &mut self.scratch;
         let desk = Desk { outputs, reply, metrics: &self.metrics, shared: &self.shared, tags };
         match kind {
+            Kind::V1 if served.backend.takes_documents() => document::call(served, body, meta, desk).await,
             Kind::V1 => drive::call(v1, served, body, meta, desk).await,
             Kind::Explain => {
                 let body = match body {

@@ -13,7 +13,6 @@ use bytes::Bytes;
 use models::Outputs;
 
 use crate::cache;
-use crate::compute;
 use crate::evaluate::{self, Begun, Call};
 use crate::exchange::{Asked, Message, Protocol, Reply};
 use crate::http::Meta;
@@ -201,7 +200,7 @@ async fn large<P: Protocol>(
         meta: *meta,
         key: None,
     };
-    let begun = compute::aside(move || {
+    let begun = served.aside(move || {
         let begun = job.begin();
         (job, begun)
     });
@@ -214,7 +213,7 @@ async fn large<P: Protocol>(
             match result {
                 Ok(()) if job.is_small() => job.finish(),
                 Ok(()) => {
-                    let finished = compute::aside(move || {
+                    let finished = served.aside(move || {
                         let result = job.finish();
                         (job, result)
                     });

@@ -57,7 +57,8 @@ pub struct Call<'a> {
 impl Call<'_> {
     /// Whether it is short enough to run on an event loop.
     pub fn is_short(&self) -> bool {
-        self.served.backend.row_cost_ns().saturating_mul(self.rows as u64) <= INLINE_NS_MAX
+        self.served.pool.is_none()
+            && self.served.backend.row_cost_ns().saturating_mul(self.rows as u64) <= INLINE_NS_MAX
     }
 
     /// Refuses a call whose deadline has passed.

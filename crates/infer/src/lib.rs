@@ -27,6 +27,7 @@ pub mod config;
 mod connection;
 mod control;
 mod date;
+mod document;
 mod drive;
 pub mod evaluate;
 mod events;

@@ -1,14 +1,15 @@
 //! From a folder of model files to a backend.
 //!
-//! This is the only place that knows which formats there are; the rest of the server sees [`Backend`]s.
+//! This is the only place that knows which formats there are; the rest of the server sees [`Backend`]s. What is not read
+//! natively is offered to the engines that the server was given, one after the other.
 //!
-//! Not here: which folders (`repository`), the formats themselves (`models`).
+//! Not here: which folders (`repository`), the formats themselves (`models`), engines (whoever wires the server).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use models::{Backend, Chosen, Folder, Limits, LoadError, Method, Native};
+use models::{Backend, Chosen, Class, Engines, Folder, Hosted, Limits, LoadError, Method, Native, Wanted};
 
 use crate::config::Queueing;
 use crate::explain::Origin;
@@ -32,37 +33,128 @@ pub(crate) struct Order {
     pub(crate) method: Method,
     pub(crate) limits: Limits,
     pub(crate) queueing: Queueing,
+    pub(crate) class: Option<Class>,
+    pub(crate) engines: Arc<[Arc<dyn Engines>]>,
+}
+
+/// What reading gives.
+struct Read {
+    backend: Box<dyn Backend>,
+    about: About,
+    origin: Option<Origin>,
 }
 
 /// Reads a model. Blocks. The error is a text for people.
 pub(crate) fn load(order: &Order) -> Result<Served, String> {
     let start = Instant::now();
     let digests = Digests::announced(&order.folder, order.wishes.sha256.as_deref())?;
-    let (chosen, bytes) = read_chosen(&order.path, &order.limits).map_err(|error| error.to_string())?;
-    digests.check(&order.folder, &chosen.path, &bytes)?;
-    let origin = Origin::new(&order.path, &chosen.path, order.limits);
-    let size = bytes.len() as u64;
-    let (backend, about): (Box<dyn Backend>, About) = if onnx::is_onnx(&bytes) {
-        let model = onnx::Onnx::load(&bytes).map_err(|error| error.to_string())?;
-        (
-            Box::new(model),
-            About { platform: "onnx".into(), format: "onnx".into(), bytes: size, ..About::default() },
-        )
-    } else {
-        let loaded =
-            models::load_bytes(&chosen.path, bytes, &order.limits).map_err(|error| error.to_string())?;
-        let (format, bytes) = (loaded.format.name.clone(), loaded.format.bytes_unpacked as u64);
-        let backend = Native::new(loaded.estimator, order.method).map_err(|error| error.to_string())?;
-        (Box::new(backend), About { platform: "sklearn".into(), format, bytes, ..About::default() })
+    let Read { backend, about, origin } = match &order.class {
+        Some(class) => of_class(order, class, &digests)?,
+        None => read(order, &digests)?,
     };
     let mut served = Served::new(order.name.clone(), order.version, order.personality, backend);
     let load_time = start.elapsed();
-    served.about = About { file: chosen.path, load_time, ..about };
-    served.origin = Some(origin);
+    served.about = About { load_time, ..about };
+    served.origin = origin;
     served.queue_by(&order.queueing);
     proof::prove(&served, &order.folder, &order.model, &order.wishes)?;
     report(&served, &order.path);
     Ok(served)
+}
+
+/// Reads natively, and where that is refused asks the engines.
+fn read(order: &Order, digests: &Digests) -> Result<Read, String> {
+    let (chosen, refusal) = match read_chosen(&order.path, &order.limits) {
+        Ok((chosen, bytes)) => {
+            digests.check(&order.folder, &chosen.path, &bytes)?;
+            match native(order, &chosen, bytes)? {
+                Ok(read) => return Ok(read),
+                Err(refusal) => (Some(chosen), refusal),
+            }
+        }
+        Err(refusal) => {
+            digests.check_others(&order.folder)?;
+            (None, refusal)
+        }
+    };
+    let file = chosen.as_ref().map(|chosen| chosen.path.as_str());
+    let wanted = Wanted { file, refusal: Some(&refusal), ..wanted(order) };
+    match ask(order, &wanted) {
+        Some(Ok(hosted)) => Ok(of_engine(hosted, file.unwrap_or_default())),
+        Some(Err(why)) => Err(format!("{why} (not read natively: {refusal})")),
+        None if order.engines.is_empty() && is_for_python(&order.path, &refusal) => Err(format!(
+            "{refusal}; with --allow_python a worker process of Python would read it and execute what is in it"
+        )),
+        None => Err(refusal.to_string()),
+    }
+}
+
+/// The outer error is final; the inner one says why the native readers do not take the file.
+fn native(order: &Order, chosen: &Chosen, bytes: bytes::Bytes) -> Result<Result<Read, LoadError>, String> {
+    let origin = Origin::new(&order.path, &chosen.path, order.limits);
+    let size = bytes.len() as u64;
+    let file = chosen.path.clone();
+    let (backend, about): (Box<dyn Backend>, About) = if onnx::is_onnx(&bytes) {
+        let model = match onnx::Onnx::load(&bytes) {
+            Ok(model) => model,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let about =
+            About { platform: "onnx".into(), format: "onnx".into(), bytes: size, file, ..About::default() };
+        (Box::new(model), about)
+    } else {
+        let loaded = match models::load_bytes(&chosen.path, bytes, &order.limits) {
+            Ok(loaded) => loaded,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let (format, bytes) = (loaded.format.name.clone(), loaded.format.bytes_unpacked as u64);
+        let backend = Native::new(loaded.estimator, order.method).map_err(|error| error.to_string())?;
+        (Box::new(backend), About { platform: "sklearn".into(), format, bytes, file, ..About::default() })
+    };
+    Ok(Ok(Read { backend, about, origin: Some(origin) }))
+}
+
+fn of_class(order: &Order, class: &Class, digests: &Digests) -> Result<Read, String> {
+    digests.check_others(&order.folder)?;
+    let name = &class.name;
+    match ask(order, &Wanted { class: Some(class), ..wanted(order) }) {
+        Some(hosted) => hosted.map(|hosted| of_engine(hosted, name)),
+        None => Err(format!(
+            "{name:?} is a class, which is code; with --allow_python a worker process of Python would execute it"
+        )),
+    }
+}
+
+fn wanted(order: &Order) -> Wanted<'_> {
+    let Order { name, path, method, .. } = order;
+    Wanted { name, path, file: None, method: *method, class: None, refusal: None }
+}
+
+fn ask(order: &Order, wanted: &Wanted<'_>) -> Option<Result<Hosted, String>> {
+    order.engines.iter().find_map(|engine| engine.load(wanted))
+}
+
+fn of_engine(hosted: Hosted, file: &str) -> Read {
+    let Hosted { backend, platform, format } = hosted;
+    Read {
+        backend,
+        about: About { platform, format, file: file.to_owned(), ..About::default() },
+        origin: None,
+    }
+}
+
+/// Whether a refusal is of a kind that Python's libraries may not share.
+fn is_for_python(path: &Path, refusal: &LoadError) -> bool {
+    match refusal {
+        LoadError::Unsupported { .. } | LoadError::Refused { .. } | LoadError::Attribute { .. } => true,
+        LoadError::Folder { .. } | LoadError::Unknown { .. } => {
+            let files = Disk::new(path).list().unwrap_or_default();
+            files
+                .iter()
+                .any(|file| [".pt", ".pth", ".pt2", ".py"].iter().any(|ending| file.ends_with(ending)))
+        }
+        _ => false,
+    }
 }
 
 /// The model file of a folder, or the file itself.

@@ -16,9 +16,11 @@ use models::{Backend, Dims, Entry, Through};
 
 use crate::batch::Queue;
 use crate::cache::Cached;
+use crate::compute::{self, Pool};
 use crate::config::Queueing;
 use crate::explain::Origin;
 use crate::metrics::Slot;
+use crate::refusal::Refusal;
 
 /// Whose error bodies, codes and colliding paths a model's answers follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -178,6 +180,8 @@ pub struct Served {
     pub(crate) gone: Arc<Gone>,
     /// Where its calls are counted, from the first on.
     pub(crate) slot: OnceLock<Slot>,
+    /// Threads of its own, where its calls wait for another process.
+    pub(crate) pool: Option<Pool>,
 }
 
 impl Served {
@@ -214,10 +218,12 @@ impl Served {
             },
             _ => 0,
         };
+        let pool = backend.workers().map(Pool::own);
         Self {
             name,
             version,
             personality,
+            pool,
             backend: Kept::new(backend),
             width,
             about: About::default(),
@@ -272,6 +278,37 @@ impl Served {
     /// The signature of that name among those beside this one.
     pub fn other(&self, name: &str) -> Option<&Arc<Served>> {
         self.others.iter().find(|other| other.named.name == name)
+    }
+}
+
+impl Served {
+    /// Gives work to the threads that the model's calls belong to; refused when too much waits already.
+    pub(crate) fn submit(&self, work: impl FnOnce() + Send + 'static) -> Result<(), Refusal> {
+        match &self.pool {
+            Some(pool) => pool.submit(work),
+            None => compute::submit(work),
+        }
+    }
+
+    /// How many these threads are, at most.
+    pub(crate) fn threads(&self) -> usize {
+        self.pool.as_ref().map_or_else(compute::threads, Pool::threads)
+    }
+
+    /// Whether work waits for one of them.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.pool.as_ref().map_or_else(compute::is_waited_for, Pool::is_waited_for)
+    }
+
+    /// Runs work on the threads that the model's calls belong to, and waits for what it returns.
+    pub(crate) async fn aside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
+        match &self.pool {
+            Some(pool) => pool.aside(work).await,
+            None => compute::aside(work).await,
+        }
     }
 }
 

@@ -24,11 +24,21 @@ pub struct Wanted<'a> {
     pub file: Option<&'a str>,
     /// Which of its methods answers.
     pub method: Method,
-    /// The operator's own class that is the model, as `module:Class` or `module.Class`. It is asked for by name, so no
-    /// native reader was tried.
-    pub class: Option<&'a str>,
+    /// The operator's own class that is the model. It is asked for by name, so no native reader was tried.
+    pub class: Option<&'a Class>,
     /// Why the model was not read natively, where that was tried.
     pub refusal: Option<&'a LoadError>,
+}
+
+/// A class of the operator's own that is a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Class {
+    /// `module:Class` or `module.Class`.
+    pub name: String,
+    /// The folder that its module lies in; `None` is the model's.
+    pub code: Option<std::path::PathBuf>,
+    /// The document that names it, JSON as in MLServer's `model-settings.json`.
+    pub settings: Option<String>,
 }
 
 /// A model that an engine evaluates.

@@ -74,6 +74,10 @@ impl Backend for Through {
     fn run(&self, batch: &Batch<'_>, outputs: &mut Outputs) -> Result<(), BackendError> {
         self.backend.run_entry(self.entry, batch, outputs)
     }
+
+    fn workers(&self) -> Option<usize> {
+        self.backend.workers()
+    }
 }
 
 #[cfg(test)]

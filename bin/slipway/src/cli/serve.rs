@@ -1,5 +1,7 @@
 //! `slipway serve`: the model server alone.
 
+use std::sync::Arc;
+
 use anyhow::Result;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -27,7 +29,32 @@ fn pod_ip() -> Option<std::net::IpAddr> {
     std::env::var("SLIPWAY_POD_IP").ok().and_then(|ip| ip.parse().ok())
 }
 
-fn serve(name: &'static str, config: infer::Config, without_effect: &[&str], only_check: bool) -> Result<()> {
+/// The engines that the operator allowed.
+fn engines(config: &infer::Config) -> Vec<Arc<dyn models::Engines>> {
+    let mut engines: Vec<Arc<dyn models::Engines>> = Vec::new();
+    if let Some(python) = &config.python {
+        let variable = |text: &String| match text.split_once('=') {
+            Some((name, value)) => Some((name.into(), value.into())),
+            None => std::env::var_os(text).map(|value| (text.into(), value)),
+        };
+        engines.push(Arc::new(backend_host::Python {
+            program: python.program.clone(),
+            workers: python.workers,
+            call_timeout: python.call_timeout,
+            start_timeout: python.start_timeout,
+            memory_bytes_max: python.memory_bytes_max,
+            env: python.env.iter().filter_map(variable).collect(),
+        }));
+    }
+    engines
+}
+
+fn serve(
+    name: &'static str,
+    mut config: infer::Config,
+    without_effect: &[&str],
+    only_check: bool,
+) -> Result<()> {
     for flag in without_effect {
         eprintln!("{name}: {flag} has no effect here");
     }
@@ -36,6 +63,7 @@ fn serve(name: &'static str, config: infer::Config, without_effect: &[&str], onl
         return Ok(());
     }
     infer::logs::start().map_err(anyhow::Error::msg)?;
+    config.engines = engines(&config);
     block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;

@@ -91,7 +91,7 @@ fn admit(call: &evaluate::Call<'_>, inner: &Inner, now: Instant) -> Result<usize
     admitted.map_err(|why| turned(served, why, &state))?;
     let shed = |state: &State, why: &str| {
         let mut refusal = Refusal::new(Reason::Shed, format!("model {:?}: {why}", &*served.name));
-        let after = drain(state, state.former.rows()).unwrap_or_default();
+        let after = drain(served, state, state.former.rows()).unwrap_or_default();
         refusal.retry_after = refusal.retry_after.map(|least| least.max(after));
         refusal
     };
@@ -102,7 +102,7 @@ fn admit(call: &evaluate::Call<'_>, inner: &Inner, now: Instant) -> Result<usize
         return Err(shed(&state, "calls wait too long already; try again later"));
     }
     let together = served.queue.rows_max(&state);
-    let expected = expected(&state, call.priority, call.rows, together);
+    let expected = expected(served, &state, call.priority, call.rows, together);
     if let (Some(deadline), Some(expected)) = (call.deadline, expected)
         && deadline.saturating_duration_since(now) < expected
     {
@@ -176,29 +176,29 @@ pub(super) fn turned(served: &Served, why: Turned, state: &State) -> Refusal {
     let mut refusal = Refusal::new(reason, text);
     if let Some(after) = &mut refusal.retry_after {
         // Once what waits has run there is room.
-        *after = (*after).max(drain(state, rows).unwrap_or_default());
+        *after = (*after).max(drain(served, state, rows).unwrap_or_default());
     }
     refusal
 }
 
 /// How long so many rows take on all threads.
-fn drain(state: &State, rows: usize) -> Option<Duration> {
+fn drain(served: &Served, state: &State, rows: usize) -> Option<Duration> {
     let limits = state.former.limits();
     let batch = state.cost.rows(limits.rows_max, None);
     let time = state.cost.time(batch)?;
-    Some(time.mul_f64(rows as f64 / batch as f64 / workers_max(state).max(1) as f64))
+    Some(time.mul_f64(rows as f64 / batch as f64 / workers_max(served, state).max(1) as f64))
 }
 
 /// How long a call that comes now takes to its answer; `None` where that is not known, or nothing is before it.
-fn expected(state: &State, level: u32, rows: usize, together: usize) -> Option<Duration> {
+fn expected(served: &Served, state: &State, level: u32, rows: usize, together: usize) -> Option<Duration> {
     let before = state.former.rows_before(level);
     if before == 0 && state.busy == 0 {
         return None;
     }
     let batch = together.min(state.former.limits().rows_max).min((before + rows).next_power_of_two());
     let time = state.cost.time(batch)?;
-    let waves = (before / batch) as f64 / workers_max(state).max(1) as f64;
+    let waves = (before / batch) as f64 / workers_max(served, state).max(1) as f64;
     // What runs now is half done on average.
-    let running = if state.busy >= workers_max(state) { 0.5 } else { 0.0 };
+    let running = if state.busy >= workers_max(served, state) { 0.5 } else { 0.0 };
     Some(time.mul_f64(waves + running) + state.cost.time(batch.max(rows))?)
 }

@@ -33,7 +33,6 @@ pub use counts::Counts;
 pub(crate) use enter::{enter, turn};
 pub(crate) use seat::Ticket;
 
-use crate::compute;
 use crate::config::{Batching, Mode, QueuePolicy, Queueing};
 use crate::refusal::{Reason, Refusal};
 use crate::served::Served;
@@ -159,15 +158,15 @@ impl Inner {
 }
 
 /// Threads that may work for one queue.
-fn workers_max(state: &State) -> usize {
-    state.former.limits().threads.min(compute::threads())
+fn workers_max(served: &Served, state: &State) -> usize {
+    state.former.limits().threads.min(served.threads())
 }
 
 /// Sends threads to look for batches, as many as there is work for now, and sets the alarm for what is for later.
 /// Returns the calls that have to be refused because no thread can be sent.
 #[must_use]
 fn kick(served: &Arc<Served>, inner: &Inner, state: &mut State, now: Instant) -> Refused {
-    let most = workers_max(state);
+    let most = workers_max(served, state);
     while !state.former.is_empty()
         && state.looking < state.former.calls()
         && state.busy + state.looking < most
@@ -178,7 +177,7 @@ fn kick(served: &Arc<Served>, inner: &Inner, state: &mut State, now: Instant) ->
             return Vec::new();
         }
         let own = served.clone();
-        if let Err(refusal) = compute::submit(move || work(&own)) {
+        if let Err(refusal) = served.submit(move || work(&own)) {
             if state.busy + state.looking > 0 {
                 return Vec::new();
             }

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use super::former::{Formed, Next};
 use super::seat::{Kind, Seat};
 use super::{BATCHES_WAIT_MAX, Call, Inner, Refused, State, kick, run, set_alarm, tidy};
-use crate::compute;
 use crate::refusal::{Reason, Refusal};
 use crate::served::Served;
 
@@ -36,9 +35,9 @@ pub(super) fn work(served: &Arc<Served>) {
         evaluate_batch(served, inner, formed);
         drop(busy);
         // Other models' work goes first: a queue that never empties must not keep a thread for itself.
-        if compute::is_waited_for() {
+        if served.is_waited_for() {
             let own = served.clone();
-            if compute::submit(move || work(&own)).is_ok() {
+            if served.submit(move || work(&own)).is_ok() {
                 return;
             }
         }

@@ -1,13 +1,14 @@
 //! MLServer's `model-settings.json`.
 //!
-//! The implementation names the library, and only those whose models are evaluated natively are served: a class of
-//! somebody's own is code, which this process never runs.
+//! The implementation names the library, of which those are known whose models are evaluated natively. Any other is a
+//! class of somebody's own: code, which this process never runs and an engine may, where the operator allowed one.
 //!
 //! Not here: which file is the model (`models::choose`).
 
 use std::path::Path;
 use std::time::Duration;
 
+use models::Class;
 use serde::Deserialize;
 
 use super::{Batching, Model};
@@ -54,8 +55,11 @@ struct Extra {
 pub fn read(text: &str, folder: &Path, model: &mut Model) -> Result<(), String> {
     let settings: Settings = serde_json::from_str(text).map_err(|error| error.to_string())?;
     if !NATIVE.contains(&settings.implementation.as_str()) {
-        let all = NATIVE.join(", ");
-        return Err(format!("implementation {:?} is not served; served are {all}", settings.implementation));
+        model.class = Some(Class {
+            name: settings.implementation,
+            code: Some(folder.to_owned()),
+            settings: Some(text.to_owned()),
+        });
     }
     if let Some(name) = settings.name {
         model.name = name.into();
@@ -103,8 +107,11 @@ mod tests {
         assert_eq!(model.labels, [("v0.1.0".to_owned(), 1)].into());
         let batching = model.batching.expect("batching");
         assert_eq!((batching.rows_max, batching.wait_max), (16, Duration::from_millis(500)));
-        let error = read_as(r#"{"implementation":"mine.Model"}"#).expect_err("code");
-        assert!(error.contains("mine.Model"), "{error}");
+        assert_eq!(model.class, None);
+        let own = r#"{"implementation":"mine.Model"}"#;
+        let class = read_as(own).expect("settings").class.expect("code");
+        assert_eq!((class.name.as_str(), class.settings.as_deref()), ("mine.Model", Some(own)));
+        assert_eq!(class.code.as_deref(), Some(Path::new("/models/folder")));
         assert!(read_as("{").is_err());
     }
 }

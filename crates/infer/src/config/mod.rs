@@ -10,6 +10,7 @@ mod check;
 mod layout;
 pub mod mlserver;
 pub mod observing;
+mod python;
 mod source;
 pub mod tfs;
 pub mod triton;
@@ -21,12 +22,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use models::{Limits, Method};
+use models::{Class, Engines, Limits, Method};
 
 pub use batching::{Batching, Mode, Overdue, QueuePolicy, Queueing};
 pub use check::check;
 pub use layout::{Found, scan};
 pub use observing::Observing;
+pub use python::Python;
 pub use source::{Source, document};
 pub use warmup::{Fill, Warmup, WarmupInput};
 
@@ -66,6 +68,8 @@ pub struct Model {
     pub method: Option<Method>,
     /// The model's file in a version's folder, where it is not to be looked for.
     pub file: Option<String>,
+    /// A class of the operator's own that is the model, where it is no file that is read.
+    pub class: Option<Class>,
     /// How its calls are batched; `None` is [`Config::queueing`].
     pub batching: Option<Batching>,
     /// The SHA-256 of the model's file in hexadecimal digits, where only these bytes are to be served.
@@ -89,6 +93,7 @@ impl Model {
             labels: BTreeMap::new(),
             method: None,
             file: None,
+            class: None,
             batching: None,
             sha256: None,
             cache: None,
@@ -306,6 +311,10 @@ pub struct Config {
     pub drain: Drain,
     /// What is told of its inside.
     pub observing: Observing,
+    /// Whether and how models may run in Python, for whoever makes the engine; `None` is not at all.
+    pub python: Option<Python>,
+    /// Engines for what is not read natively, in the order in which they are asked.
+    pub engines: Vec<Arc<dyn Engines>>,
 }
 
 impl Config {
@@ -344,6 +353,8 @@ impl Config {
             cache: ResponseCache::default(),
             drain: Drain::default(),
             observing: Observing::default(),
+            python: None,
+            engines: Vec::new(),
         }
     }
 }

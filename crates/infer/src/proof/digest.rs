@@ -95,6 +95,23 @@ impl Digests {
     }
 }
 
+impl Digests {
+    /// The same where no one file is the model: the announced files, of which there must be a list.
+    pub(crate) fn check_others(&self, folder: &Path) -> Result<(), String> {
+        if let Some((who, _)) = self.model.first() {
+            return Err(format!(
+                "{who} announces the sha256 of the model's file, and this model is no single file; {DOCUMENT} can announce one for each"
+            ));
+        }
+        for (path, wanted) in self.files.iter().flatten() {
+            let bytes = super::read(&folder.join(path))?;
+            let bytes = bytes.ok_or_else(|| format!("{path}, which {DOCUMENT} announces, is not there"))?;
+            differ(DOCUMENT, path, wanted, &hex(&bytes))?;
+        }
+        Ok(())
+    }
+}
+
 /// Hexadecimal digits in lower case, without the name of the hash before them.
 pub(crate) fn checked(sha256: &str) -> Result<String, String> {
     let digits = sha256.strip_prefix("sha256:").unwrap_or(sha256).to_ascii_lowercase();

@@ -84,6 +84,7 @@ pub(super) struct Manager {
     method: models::Method,
     limits: models::Limits,
     queueing: Queueing,
+    engines: Arc<[Arc<dyn models::Engines>]>,
     pub(super) models: BTreeMap<Arc<str>, Managed>,
     /// For which something may have to be done.
     pub(super) due: BTreeSet<Arc<str>>,
@@ -112,6 +113,7 @@ impl Manager {
             method: config.method,
             limits: config.limits,
             queueing: config.queueing.clone(),
+            engines: config.engines.clone().into(),
             models: BTreeMap::new(),
             due: BTreeSet::new(),
             changed: BTreeSet::new(),
@@ -355,14 +357,9 @@ impl Manager {
                 self.changed.insert(name.clone());
                 match step {
                     Step::Read(key) => {
-                        orders.extend(order(
-                            managed,
-                            key,
-                            self.method,
-                            self.limits,
-                            &self.loading,
-                            &self.queueing,
-                        ));
+                        let (method, limits) = (self.method, self.limits);
+                        let context = (&self.loading, &self.queueing, &self.engines);
+                        orders.extend(order(managed, key, method, limits, context));
                     }
                     Step::Unload(key) => unload(managed, key),
                     Step::Forget(key) => {

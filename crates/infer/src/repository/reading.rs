@@ -2,6 +2,9 @@
 //!
 //! Not here: which versions (`managed`), what reading is (`load`).
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
 use crossbeam_channel::{Receiver, Sender};
 
 use super::index::State;
@@ -55,7 +58,7 @@ impl Readers {
 
 fn read((order, mark): &(Order, u64), events: &Sender<Event>) {
     // A reader that panics on a file costs that file.
-    let result = std::panic::catch_unwind(|| load::load(order).map(Box::new));
+    let result = catch_unwind(AssertUnwindSafe(|| load::load(order).map(Box::new)));
     let result = result.unwrap_or_else(|_| Err("reading it panicked".to_owned()));
     let _ = events.send(Event::Read { name: order.name.clone(), key: order.version, mark: *mark, result });
 }
@@ -76,8 +79,7 @@ pub(super) fn order(
     key: Key,
     method: models::Method,
     limits: models::Limits,
-    loading: &Loading,
-    queueing: &Queueing,
+    (loading, queueing, engines): (&Loading, &Queueing, &Arc<[Arc<dyn models::Engines>]>),
 ) -> Option<(Order, u64)> {
     let wanted = managed.wanted.get(&key)?;
     let record = managed.records.entry(key).or_insert_with(Record::new);
@@ -109,6 +111,8 @@ pub(super) fn order(
             mode: model.batching.clone().map_or_else(|| queueing.mode.clone(), Mode::Fixed),
             ..queueing.clone()
         },
+        class: model.class.clone(),
+        engines: engines.clone(),
     };
     Some((order, wanted.mark))
 }
