@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Real clients against the binary: kubectl (the machine's and upstream's 1.34), kfp, mlflow, joblib, clients of
-# inference protocols. Budget: 20 minutes.
+# inference protocols, native libraries. Budget: 25 minutes.
 set -euo pipefail
 bin=$(readlink -f "${1:?usage: run.sh PATH_OF_SLIPWAY [pytest arguments]}")
 shift
@@ -28,6 +28,7 @@ kubectl_of 32 4
 kubectl_of 34 2
 [ -n "$kubectls" ] || { echo "conformance: please install Go or kubectl" >&2; exit 1; }
 export SLIPWAY_BIN=$bin SLIPWAY_PYTHON=$cache/python/bin SLIPWAY_KUBECTLS=${kubectls#:}
-"$cache/python/bin/python" -m pytest -q -p no:cacheprovider --rootdir "$here" --ignore "$here/serving" --ignore "$here/onnx" "$here" "$@"
+"$cache/python/bin/python" -m pytest -q -p no:cacheprovider --rootdir "$here" --ignore "$here/serving" --ignore "$here/engines" --ignore "$here/onnx" "$here" "$@"
 "$here/onnx/run.sh" "$bin" "$@"
-exec "$here/serving/run.sh" "$bin" "$@"
+"$here/serving/run.sh" "$bin" "$@"
+exec "$here/engines/run.sh" "$bin" "$@"

@@ -52,7 +52,7 @@ const MEANT: &[(&str, &str, &str)] = &[
     ("codecs", "models", "tensors on the wire are the tensors of backends"),
     ("onnx", "models", "an ONNX model is a backend"),
     ("engines", "models", "a model in a native engine is a backend"),
-    ("engines", "codecs", "signatures and warm-up requests are protobuf messages"),
+    ("engines", "codecs", "signatures of SavedModels are protobuf messages"),
 ];
 /// Crates that must not know Kubernetes.
 const WITHOUT_KUBERNETES: &[&str] = &[

@@ -17,6 +17,7 @@ mod keeper;
 mod lane;
 mod logs;
 mod memory;
+pub mod native;
 mod pool;
 mod process;
 pub mod protocol;

@@ -8,6 +8,7 @@
 
 mod batches;
 mod lists;
+mod native;
 mod observing;
 mod python;
 pub mod tfs;
@@ -19,6 +20,7 @@ use clap::{ArgAction, Parser};
 
 pub use batches::Batches;
 pub use lists::Lists;
+pub use native::Flags as NativeFlags;
 pub use observing::Observing;
 pub use python::Flags as PythonFlags;
 
@@ -62,6 +64,9 @@ pub struct Args {
     /// Models that run in Python.
     #[command(flatten)]
     pub python: PythonFlags,
+    /// Models that run in native libraries.
+    #[command(flatten)]
+    pub native: NativeFlags,
     /// Threads that serve; by default (and for KServe's default of 1) one for each CPU.
     #[arg(long)]
     pub workers: Option<usize>,
@@ -171,6 +176,7 @@ impl Args {
         self.observing.apply(&mut config)?;
         self.batches.apply(&mut config)?;
         self.python.apply(&mut config)?;
+        self.native.apply(&mut config, &self.python)?;
         config.body_bytes_max = self.max_body_bytes;
         Ok(config)
     }
@@ -248,6 +254,9 @@ mod tests {
             (&["--max_batch_size", "0"], "--max_batch_size 0"),
             (&["--batch_timeout_micros", "5"], "--max_batch_size"),
             (&["--python_class", "m:C"], "--allow_python"),
+            (&["--onnx_engine", "rten"], "rten"),
+            (&["--onnx_graph_optimization", "much"], "--onnx_graph_optimization"),
+            (&["--onnx_engine", "native", "--onnx_in_process"], "--onnx_in_process"),
             (&["--allow_python", "--python_class", "m"], "module:Class"),
             (&["--allow_python", "--python_workers", "0"], "--python_workers 0"),
         ] {

@@ -4,6 +4,8 @@
 //!
 //! Not here: choosing among the files (`models`).
 
+mod saved_model;
+
 use std::io::{Error, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
@@ -91,6 +93,9 @@ pub fn read_model(path: &Path, limits: &Limits) -> Result<bytes::Bytes, String> 
 
 /// Reports on the model file or folder at `path`: what it is, whether it is safe, what serves it.
 pub fn inspect(path: &Path, limits: &Limits) -> Inspection {
+    if let Some(report) = saved_model::inspect(path, limits) {
+        return report;
+    }
     match crate::load::read_chosen(path, limits) {
         Ok((chosen, bytes)) if onnx::is_onnx(&bytes) => inspect_onnx(chosen, &bytes),
         _ => models::inspect(&Disk::new(path), limits),
@@ -122,6 +127,10 @@ fn inspect_onnx(chosen: Chosen, bytes: &bytes::Bytes) -> Inspection {
     };
     let model = match onnx::Onnx::load(bytes) {
         Ok(model) => model,
+        Err(error @ models::LoadError::Unsupported { .. }) => {
+            let served_by = Some("ONNX Runtime, in a process of its own, where its library is found".into());
+            return Inspection { served_by, estimators: vec![not_ours(&error)], ..report };
+        }
         Err(error) => return Inspection { problem: Some(error.to_string()), ..report },
     };
     let signature = model.signature();
@@ -139,6 +148,11 @@ fn inspect_onnx(chosen: Chosen, bytes: &bytes::Bytes) -> Inspection {
     };
     report.estimators = summary.nodes.iter().map(line).collect();
     report
+}
+
+/// Why the server's own engine does not evaluate a graph.
+fn not_ours(error: &models::LoadError) -> Line {
+    Line { depth: 0, step: None, class: "graph".into(), detail: format!("not evaluated natively: {error}") }
 }
 
 /// The columns of the only input; one for each input where every one is a column of its own.

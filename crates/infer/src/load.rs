@@ -64,6 +64,12 @@ pub(crate) fn load(order: &Order) -> Result<Served, String> {
 
 /// Reads natively, and where that is refused asks the engines.
 fn read(order: &Order, digests: &Digests) -> Result<Read, String> {
+    if let Some(engine) = first(order) {
+        digests.check_others(&order.folder)?;
+        let wanted = wanted(order);
+        let hosted = engine.load(&wanted).unwrap_or_else(|| Err("its engine does not take it".to_owned()))?;
+        return Ok(of_engine(hosted, ""));
+    }
     let (chosen, refusal) = match read_chosen(&order.path, &order.limits) {
         Ok((chosen, bytes)) => {
             digests.check(&order.folder, &chosen.path, &bytes)?;
@@ -128,6 +134,11 @@ fn of_class(order: &Order, class: &Class, digests: &Digests) -> Result<Read, Str
 fn wanted(order: &Order) -> Wanted<'_> {
     let Order { name, path, method, .. } = order;
     Wanted { name, path, file: None, method: *method, class: None, refusal: None }
+}
+
+/// The engine that the model is for before any native reader.
+fn first(order: &Order) -> Option<&Arc<dyn Engines>> {
+    order.engines.iter().find(|engine| engine.comes_first(&wanted(order)))
 }
 
 fn ask(order: &Order, wanted: &Wanted<'_>) -> Option<Result<Hosted, String>> {

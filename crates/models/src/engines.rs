@@ -56,4 +56,9 @@ pub trait Engines: Send + Sync + Debug {
     /// Reads the model and waits until it answers. `None` when this is nothing for this engine; an error, a text for
     /// people, when it is and could not be read.
     fn load(&self, wanted: &Wanted<'_>) -> Option<Result<Hosted, String>>;
+
+    /// Whether the model is for this engine before any native reader is tried.
+    fn comes_first(&self, _wanted: &Wanted<'_>) -> bool {
+        false
+    }
 }

@@ -67,6 +67,9 @@ enum Command {
     /// The model server with the flags of TensorFlow Serving's; also by a link of this name.
     #[command(hide = true, name = "tensorflow_model_server")]
     TensorflowModelServer(Box<serve::TfsArgs>),
+    /// A worker of the model server, which alone starts it.
+    #[command(hide = true)]
+    BackendHost(serve::WorkerArgs),
     /// Fetches a model to a folder (the entry point of the storage-initializer image).
     #[command(hide = true)]
     StorageInitializer(storage_initializer::Args),
@@ -104,6 +107,7 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
         Command::Kfp(args) => kfp::run(args),
         Command::Serve(args) => serve::run(*args),
         Command::TensorflowModelServer(args) => serve::run_tfs(*args),
+        Command::BackendHost(args) => serve::run_worker(&args),
         Command::StorageInitializer(args) => storage_initializer::run(args),
     };
     match result {

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use anyhow::Result;
+use backend_host::native;
+use infer::config::{Libraries, OnnxEngine};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::block_on;
@@ -46,7 +48,56 @@ fn engines(config: &infer::Config) -> Vec<Arc<dyn models::Engines>> {
             env: python.env.iter().filter_map(variable).collect(),
         }));
     }
+    engines.push(Arc::new(libraries(&config.libraries)));
     engines
+}
+
+/// The libraries that are opened where the machine has them and a model needs one.
+fn libraries(wishes: &Libraries) -> native::Native {
+    let search = |library: &Option<std::path::PathBuf>| native::Search {
+        library: library.clone(),
+        interpreter: wishes.interpreter.clone(),
+    };
+    native::Native {
+        choice: match wishes.onnx_engine {
+            OnnxEngine::Auto => native::Choice::Others,
+            OnnxEngine::OnnxRuntime => native::Choice::All,
+            OnnxEngine::Native => native::Choice::None,
+        },
+        place: if wishes.onnx_in_process { native::Where::Here } else { native::Where::Worker },
+        onnx: native::Onnx {
+            search: search(&wishes.onnx_library),
+            providers: wishes.onnx_providers.clone(),
+            intra_op_threads: wishes.onnx_intra_op_threads,
+            inter_op_threads: wishes.onnx_inter_op_threads,
+            optimization: wishes.onnx_optimization.clone(),
+        },
+        tensorflow: native::TensorFlow {
+            search: search(&wishes.tensorflow_library),
+            tags: wishes.saved_model_tags.clone(),
+            intra_op_threads: wishes.tensorflow_intra_op_threads,
+            inter_op_threads: wishes.tensorflow_inter_op_threads,
+            gpu_memory_fraction: wishes.gpu_memory_fraction,
+        },
+        lanes: std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 32),
+        call_timeout: wishes.call_timeout,
+        start_timeout: wishes.start_timeout,
+        memory_bytes_max: wishes.memory_bytes_max,
+        env: Vec::new(),
+    }
+}
+
+/// What a worker of [`libraries`] does.
+pub fn run_worker(args: &WorkerArgs) -> Result<()> {
+    native::work(&args.lanes).map_err(anyhow::Error::msg)
+}
+
+/// A worker is started by the server alone.
+#[derive(Debug, clap::Args)]
+pub struct WorkerArgs {
+    /// Descriptors that the server left.
+    #[arg(long)]
+    lanes: String,
 }
 
 fn serve(

@@ -4,12 +4,11 @@
 //! the library then says of the graph (`codecs::saved_model`).
 //!
 //! * [`Library`] is the opened library, [`Model`] a SavedModel with all its signatures, [`Options`] how it is loaded.
-//! * `session` calls the library; `api` knows its functions; `warmup` reads the requests that a model brings along.
+//! * `session` calls the library; `api` knows its functions.
 
 mod api;
 mod model;
 mod session;
-mod warmup;
 
 use std::path::Path;
 
@@ -81,8 +80,6 @@ pub struct Options {
     pub inter_op_threads: u32,
     /// Share of a GPU's memory that is taken at once; 0 is the library's choice.
     pub gpu_memory_fraction: f64,
-    /// Whether the requests that the model brings along are run before it answers.
-    pub warmup: bool,
 }
 
 impl Default for Options {
@@ -92,7 +89,6 @@ impl Default for Options {
             intra_op_threads: 0,
             inter_op_threads: 0,
             gpu_memory_fraction: 0.0,
-            warmup: true,
         }
     }
 }

@@ -9,7 +9,7 @@ use codecs::saved_model::{Place, Signed};
 use models::{Backend, BackendError, Batch, Entry, Outputs, Signature, default_entry};
 
 use super::session::{Failed, INVALID_ARGUMENT, Point, Session};
-use super::{Library, Options, warmup};
+use super::{Library, Options};
 use crate::cost::Cost;
 use crate::error::Error;
 
@@ -26,7 +26,6 @@ pub struct Model {
     points: Vec<Points>,
     default: usize,
     refused: Vec<(String, String)>,
-    warmed: usize,
     cost: Cost,
     library: Library,
 }
@@ -39,7 +38,7 @@ impl std::fmt::Debug for Model {
 }
 
 impl Model {
-    /// Reads a SavedModel's folder and runs the requests that it brings along.
+    /// Reads a SavedModel's folder.
     pub fn load(library: Library, folder: &Path, options: &Options) -> Result<Self, Error> {
         let failed = |why: String| Error::Model { path: folder.to_owned(), why };
         let (session, graph) = Session::open(library.0, folder, &options.tags, &options.config())
@@ -63,11 +62,7 @@ impl Model {
         }
         let default = default_entry(&entries);
         let cost = Cost::new();
-        let mut model = Self { session, entries, points, default, refused, warmed: 0, cost, library };
-        if options.warmup {
-            model.warmed = warmup::run(folder, &model).map_err(failed)?;
-        }
-        Ok(model)
+        Ok(Self { session, entries, points, default, refused, cost, library })
     }
 
     /// The library that runs it.
@@ -78,11 +73,6 @@ impl Model {
     /// Signatures that are not served, and why.
     pub fn refused(&self) -> &[(String, String)] {
         &self.refused
-    }
-
-    /// How many requests warmed it up.
-    pub fn warmed(&self) -> usize {
-        self.warmed
     }
 }
 

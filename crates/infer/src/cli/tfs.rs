@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Parser};
 
-use crate::config::{Batching, Config, Mode, Model, Source, document, tfs};
+use crate::config::{Batching, Config, Libraries, Mode, Model, Source, document, tfs};
 use crate::served::Personality;
 
 /// Serve models as TensorFlow Serving's model server does.
@@ -81,6 +81,24 @@ pub struct Args {
     /// How often each of them is run; 0 is once.
     #[arg(long = "num_request_iterations_for_warmup", default_value_t = 0)]
     pub num_request_iterations_for_warmup: u32,
+    /// Threads of TensorFlow, where the two flags that follow say nothing; 0 is its choice.
+    #[arg(long = "tensorflow_session_parallelism", default_value_t = 0)]
+    pub tensorflow_session_parallelism: u32,
+    /// Threads of TensorFlow for one operation.
+    #[arg(long = "tensorflow_intra_op_parallelism", default_value_t = 0)]
+    pub tensorflow_intra_op_parallelism: u32,
+    /// Threads of TensorFlow for operations that do not depend on each other.
+    #[arg(long = "tensorflow_inter_op_parallelism", default_value_t = 0)]
+    pub tensorflow_inter_op_parallelism: u32,
+    /// Share of a GPU's memory that TensorFlow takes at once; 0 is its choice.
+    #[arg(long = "per_process_gpu_memory_fraction", default_value_t = 0.0)]
+    pub per_process_gpu_memory_fraction: f64,
+    /// Tags of the graph in a SavedModel, with commas between; empty is serve.
+    #[arg(long = "saved_model_tags", default_value = "")]
+    pub saved_model_tags: String,
+    /// TensorFlow's library, or its folder; by default it is looked for among Python's packages and in the system's folders.
+    #[arg(long = "tensorflow_library", env = "SLIPWAY_TENSORFLOW_LIBRARY")]
+    pub tensorflow_library: Option<PathBuf>,
     /// Check flags, files and folders, tell what would be served, and end.
     #[arg(long = "check_config", alias = "check-config")]
     pub check_config: bool,
@@ -101,16 +119,6 @@ struct Untuned {
     grpc_channel_arguments: Option<String>,
     #[arg(long = "grpc_max_threads", hide = true)]
     grpc_max_threads: Option<String>,
-    #[arg(long = "tensorflow_session_parallelism", hide = true)]
-    tensorflow_session_parallelism: Option<String>,
-    #[arg(long = "tensorflow_intra_op_parallelism", hide = true)]
-    tensorflow_intra_op_parallelism: Option<String>,
-    #[arg(long = "tensorflow_inter_op_parallelism", hide = true)]
-    tensorflow_inter_op_parallelism: Option<String>,
-    #[arg(long = "per_process_gpu_memory_fraction", hide = true)]
-    per_process_gpu_memory_fraction: Option<String>,
-    #[arg(long = "saved_model_tags", hide = true)]
-    saved_model_tags: Option<String>,
     #[arg(long = "platform_config_file", hide = true)]
     platform_config_file: Option<String>,
     #[arg(long = "flush_filesystem_caches", hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
@@ -161,7 +169,25 @@ impl Args {
         config.metrics_path = read(&self.monitoring_config_file, tfs::monitoring)?.flatten();
         config.tls = read(&self.ssl_config_file, tfs::tls)?;
         self.observing.apply(&mut config)?;
+        config.libraries = self.libraries()?;
         Ok(config)
+    }
+
+    fn libraries(&self) -> Result<Libraries, String> {
+        let fraction = self.per_process_gpu_memory_fraction;
+        if !(0.0..=1.0).contains(&fraction) {
+            return Err(format!("--per_process_gpu_memory_fraction {fraction}: expected 0 to 1"));
+        }
+        let session = self.tensorflow_session_parallelism;
+        let threads = |own: u32| if own > 0 { own } else { session };
+        Ok(Libraries {
+            tensorflow_library: self.tensorflow_library.clone(),
+            saved_model_tags: self.saved_model_tags.clone(),
+            tensorflow_intra_op_threads: threads(self.tensorflow_intra_op_parallelism),
+            tensorflow_inter_op_threads: threads(self.tensorflow_inter_op_parallelism),
+            gpu_memory_fraction: fraction,
+            ..Libraries::default()
+        })
     }
 
     fn source(&self) -> Result<Source, String> {
@@ -198,11 +224,6 @@ impl Args {
             (&all.num_unload_threads, "num_unload_threads"),
             (&all.grpc_channel_arguments, "grpc_channel_arguments"),
             (&all.grpc_max_threads, "grpc_max_threads"),
-            (&all.tensorflow_session_parallelism, "tensorflow_session_parallelism"),
-            (&all.tensorflow_intra_op_parallelism, "tensorflow_intra_op_parallelism"),
-            (&all.tensorflow_inter_op_parallelism, "tensorflow_inter_op_parallelism"),
-            (&all.per_process_gpu_memory_fraction, "per_process_gpu_memory_fraction"),
-            (&all.saved_model_tags, "saved_model_tags"),
             (&all.platform_config_file, "platform_config_file"),
             (&all.flush_filesystem_caches, "flush_filesystem_caches"),
             (&all.enable_per_model_batching_parameters, "enable_per_model_batching_parameters"),
@@ -257,6 +278,8 @@ mod tests {
         assert_eq!((made.http.port(), made.grpc.map(|grpc| grpc.port())), (8501, Some(8500)));
         assert!(made.queueing.mode == Mode::Fixed(Batching::default()) && made.cors && !made.without_http);
         assert_eq!((made.loading.poll, made.personality), (None, Personality::TfServing));
+        let threads = &made.libraries;
+        assert_eq!((threads.tensorflow_intra_op_threads, threads.tensorflow_inter_op_threads), (2, 2));
         let Source::Fixed(models) = &made.models else { panic!("one model") };
         assert_eq!((&*models[0].name, models[0].path.to_str()), ("half", Some("/models/half")));
         let file = config(&["--model_config_file=/models/config.conf"]).expect("legal flags");
@@ -276,6 +299,7 @@ mod tests {
             (&[model, "--ssl_config_file=/no/file"], "/no/file"),
             (&[model, "--model_name=a/b"], "a/b"),
             (&[model, "--rest_api_port=8500"], "--rest_api_port"),
+            (&[model, "--per_process_gpu_memory_fraction=7"], "--per_process_gpu_memory_fraction"),
         ] {
             let error = config(args).expect_err(word);
             assert!(error.contains(word), "{error}");

@@ -9,6 +9,7 @@ mod batching;
 mod check;
 mod layout;
 pub mod mlserver;
+mod native;
 pub mod observing;
 mod python;
 mod source;
@@ -27,6 +28,8 @@ use models::{Class, Engines, Limits, Method};
 pub use batching::{Batching, Mode, Overdue, QueuePolicy, Queueing};
 pub use check::check;
 pub use layout::{Found, scan};
+pub(crate) use native::on_path;
+pub use native::{Libraries, OnnxEngine};
 pub use observing::Observing;
 pub use python::Python;
 pub use source::{Source, document};
@@ -313,6 +316,8 @@ pub struct Config {
     pub observing: Observing,
     /// Whether and how models may run in Python, for whoever makes the engine; `None` is not at all.
     pub python: Option<Python>,
+    /// How models may run in native libraries, likewise.
+    pub libraries: Libraries,
     /// Engines for what is not read natively, in the order in which they are asked.
     pub engines: Vec<Arc<dyn Engines>>,
 }
@@ -354,6 +359,7 @@ impl Config {
             drain: Drain::default(),
             observing: Observing::default(),
             python: None,
+            libraries: Libraries::default(),
             engines: Vec::new(),
         }
     }

@@ -50,6 +50,12 @@ impl Protocol for Tensors {
         Self { which: self.which, ..Self::default() }
     }
 
+    fn choose(&self, served: &Served, body: &[u8]) -> Result<Option<Arc<Served>>, Refusal> {
+        let mut call = Call::new();
+        decode_target(body, &mut call).map_err(wrong_message)?;
+        routes::signature(served, call.view(body).signature())
+    }
+
     fn parse(&mut self, served: &Served, message: Message<'_>) -> Result<Asked, Refusal> {
         let body = message.body;
         match self.which {
@@ -64,6 +70,7 @@ impl Protocol for Tensors {
             }
         }
         let view = self.call.view(body);
+        routes::signature(served, view.signature())?;
         self.rows = self.binder.bind(served, view)?;
         Ok(Asked { rows: self.rows, ..Asked::default() })
     }
@@ -187,8 +194,6 @@ async fn run(context: &Context, body: Bytes, meta: &Meta, which: TfsCall, is_tas
     let Scratch { tfs, outputs, reply, .. } = &mut *scratch;
     decode_target(&body, &mut tfs.call).map_err(wrong_message)?;
     let served = find(context, &tfs.call, &body, meta).await?;
-    let other = routes::signature(&served, tfs.call.view(&body).signature())?;
-    let served = other.unwrap_or(served);
     tfs.which = which;
     tfs.is_task = is_task;
     let outcome = evaluate(context, tfs, outputs, reply, &served, body, meta).await;

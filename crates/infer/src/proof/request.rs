@@ -84,6 +84,8 @@ fn through<P: Protocol>(
     meta: &Meta,
     outputs: &mut Outputs,
 ) -> Result<usize, Refusal> {
+    let other = if served.has_others() { protocol.choose(served, body)? } else { None };
+    let served = other.as_deref().unwrap_or(served);
     let asked = protocol.parse(served, Message { body, meta })?;
     let inputs = protocol.inputs(served, body)?;
     outputs.clear();
