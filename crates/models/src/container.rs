@@ -82,6 +82,8 @@ pub enum Content {
     Lightgbm,
     /// CatBoost's binary form.
     Catboost,
+    /// An XML document: PMML.
+    Xml,
 }
 
 /// Unpacks a file and says what lies inside.
@@ -147,6 +149,7 @@ fn content_of(bytes: &[u8]) -> Result<Content> {
         [b'b', b'i', b'n', b'f', ..] => Ok(Content::XgboostBinary),
         [b't', b'r', b'e', b'e', b'\n' | b'\r', ..] => Ok(Content::Lightgbm),
         [b'C', b'B', b'M', b'1', ..] => Ok(Content::Catboost),
+        [b'<', b'?' | b'!' | b'P' | b'p', ..] | [0xef, 0xbb, 0xbf, b'<', ..] => Ok(Content::Xml),
         _ if xgboost::is_binary(bytes) => Ok(Content::XgboostBinary),
         // Protocols 0 and 1 have no header; these are the opcodes that writers begin with.
         [b'(' | b'c' | b']' | b'}' | b')', ..] if bytes.contains(&b'.') => Ok(Content::Pickle),

@@ -14,6 +14,7 @@ use crate::error::{LoadError, Result};
 use crate::graph::Graph;
 use crate::limits::Limits;
 use crate::pickle;
+use crate::pmml;
 use crate::sklearn::native::Method;
 use crate::sklearn::{self, Estimator, Role};
 use crate::skops;
@@ -23,7 +24,7 @@ use crate::{booster, catboost, lightgbm, xgboost};
 /// How a file is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Format {
-    /// `joblib`, `pickle`, `skops`, or a boosting library and its form, for example `xgboost-ubjson`.
+    /// `joblib`, `pickle`, `skops`, `pmml`, or a boosting library and its form, for example `xgboost-ubjson`.
     pub name: String,
     /// The compression, or `none`.
     pub packing: String,
@@ -124,6 +125,7 @@ impl Body {
             }
             Self::Bytes(Content::Lightgbm, bytes) => lightgbm::read(bytes, limits)?,
             Self::Bytes(Content::Catboost, bytes) => catboost::read_binary(bytes, limits)?,
+            Self::Bytes(Content::Xml, bytes) => pmml::read(bytes, limits)?,
             Self::Bytes(_, bytes) => xgboost::read_binary(bytes, limits)?,
         };
         Ok(read.estimator())
@@ -138,6 +140,7 @@ impl Body {
             Self::Document(_) => None,
             Self::Bytes(Content::Lightgbm, _) => Some("lightgbm.Booster".into()),
             Self::Bytes(Content::Catboost, _) => Some("catboost.CatBoost".into()),
+            Self::Bytes(Content::Xml, _) => Some("pmml".into()),
             Self::Bytes(..) => Some("xgboost.Booster".into()),
         }
     }
@@ -168,10 +171,11 @@ fn open(bytes: Bytes, limits: &Limits) -> Result<(Format, Body)> {
             format.name = format!("{library}{}", if is_text { "json" } else { "ubjson" });
             Body::Document(document)
         }
-        Content::XgboostBinary | Content::Lightgbm | Content::Catboost => {
+        Content::XgboostBinary | Content::Lightgbm | Content::Catboost | Content::Xml => {
             format.name = match content {
                 Content::Lightgbm => "lightgbm-text",
                 Content::Catboost => "catboost-cbm",
+                Content::Xml => "pmml",
                 _ => "xgboost-binary",
             }
             .into();
@@ -285,7 +289,9 @@ impl Loaded {
                 if model.output(Method::Probabilities).is_some() {
                     methods.push("predict_proba");
                 }
-                methods.push("decision_function");
+                if model.output(Method::Decisions).is_some() {
+                    methods.push("decision_function");
+                }
             }
             Role::Transformer(_) => methods = vec!["transform"],
             Role::Assigner(model) if model.shares() > 0 => methods.push("predict_proba"),

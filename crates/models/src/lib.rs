@@ -29,6 +29,7 @@ mod limits;
 mod npy;
 mod parameters;
 mod pickle;
+mod pmml;
 mod product;
 pub mod sketch;
 mod sklearn;

@@ -36,10 +36,22 @@ impl Folder for Memory {
 }
 
 /// The endings that are looked for. KServe's servers know the first three, and `.bst`, `.json` and `.ubj`.
-const ENDINGS: [&str; 11] =
-    [".joblib", ".pkl", ".pickle", ".skops", ".cloudpickle", ".bst", ".ubj", ".cbm", ".xgb", ".lgb", ".onnx"];
+const ENDINGS: [&str; 12] = [
+    ".joblib",
+    ".pkl",
+    ".pickle",
+    ".skops",
+    ".cloudpickle",
+    ".bst",
+    ".ubj",
+    ".cbm",
+    ".xgb",
+    ".lgb",
+    ".onnx",
+    ".pmml",
+];
 /// Endings of models and of much else: they count where no file has one of the others.
-const ENDINGS_WEAK: [&str; 3] = [".json", ".model", ".txt"];
+const ENDINGS_WEAK: [&str; 4] = [".json", ".model", ".txt", ".xml"];
 /// Texts that lie beside models and are none.
 const NO_MODELS: [&str; 8] = [
     "requirements.txt",

@@ -108,6 +108,10 @@ fn folder(rows: &mut BTreeMap<(String, String), Row>, library: &str, folder: &Pa
         let file = answers["file"].as_str().map_or_else(|| format!("{name}.model"), str::to_owned);
         let bytes = bytes::Bytes::from(std::fs::read(folder.join(&file)).expect("a model"));
         let cells = cells(&expected, answers);
+        // Such columns go in one by one, as `pmml.rs` does.
+        if library == "PMML" && cells.iter().flatten().any(|cell| cell.is_string() || cell.is_boolean()) {
+            continue;
+        }
         let input = input(library == "CatBoost" && answers["rows"] == "categories", &cells);
         let mut classes = BTreeSet::new();
         let (mut methods, mut most) = (BTreeSet::new(), 0.0_f64);
@@ -160,6 +164,9 @@ fn measured() -> BTreeMap<(String, String), Row> {
             _ => "CatBoost",
         };
         folder(&mut rows, library, &path, number);
+    }
+    for (path, number) in folders(&fixtures.join("pmml")) {
+        folder(&mut rows, "PMML", &path, &number);
     }
     // scikit-learn's estimators around a booster are told of in their own rows.
     rows.retain(|(library, class), _| {

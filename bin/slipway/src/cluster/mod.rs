@@ -409,7 +409,7 @@ async fn start_node(
 /// Images of known servers that this very binary is.
 fn builtin_images() -> Vec<node::images::Builtin> {
     let own = "/usr/local/bin/slipway".to_owned();
-    let serve = ["kserve/sklearnserver*", "kserve/slipway*", "slipway/serve*"];
+    let serve = ["kserve/sklearnserver*", "kserve/pmmlserver*", "kserve/slipway*", "slipway/serve*"];
     let mut images: Vec<node::images::Builtin> = serve
         .iter()
         .map(|pattern| node::images::Builtin {

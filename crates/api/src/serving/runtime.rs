@@ -180,6 +180,7 @@ mod tests {
             ("sklearn", "kserve-sklearnserver"),
             ("xgboost", "kserve-xgbserver"),
             ("lightgbm", "kserve-lgbserver"),
+            ("pmml", "kserve-pmmlserver"),
         ] {
             let chosen = choose(&model(json!({"modelFormat": {"name": name}})), &all).unwrap();
             assert_eq!(chosen.name, expected);
