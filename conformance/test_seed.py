@@ -60,9 +60,9 @@ def test_models_are_served_beside_each_other_and_replaced_without_a_restart(clus
     """Each is a server on port 8080 of its own pod; a changed one's new pod starts while the old one still answers."""
     cluster.slipway("deploy", "one", "models:/iris/1")
     cluster.slipway("deploy", "other", "models:/iris/1")
-    changed = {"spec": {"predictor": {"model": {"args": ["--workers=1"]}}}}
+    changed = {"spec": {"predictor": {"model": {"args": ["--workers", "1"]}}}}
     kubectl(cluster, "patch", "isvc", "one", "--type=merge", "-p", json.dumps(changed))
-    kubectl(cluster, "wait", "--for=jsonpath={.spec.template.spec.containers[0].args[3]}=--workers=1", "deployment/one-predictor")
+    kubectl(cluster, "wait", "--for=jsonpath={.spec.template.spec.containers[0].args[4]}=1", "deployment/one-predictor")
     kubectl(cluster, "rollout", "status", "deployment/one-predictor", "--timeout=60s")
     pods = json.loads(kubectl(cluster, "get", "pods", "-l", "serving.kserve.io/inferenceservice", "-o", "json").stdout)
     restarts = [status["restartCount"] for pod in pods["items"] for status in pod["status"]["containerStatuses"]]

@@ -131,12 +131,18 @@ pub async fn run(
     Ok(())
 }
 
+/// An error with its causes, on one line.
+fn chain(error: &Error) -> String {
+    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
 /// Kubernetes shows this file's text as the container's termination message. It exists only inside a pod.
 fn leave_message(error: &Error) {
     let path = std::env::var_os("SLIPWAY_TERMINATION_LOG").map(PathBuf::from);
     let path = path.unwrap_or_else(|| PathBuf::from("/dev/termination-log"));
     if path.exists()
-        && let Err(failure) = std::fs::write(&path, error.to_string())
+        && let Err(failure) = std::fs::write(&path, chain(error))
     {
         tracing::warn!(path = %path.display(), error = %failure, "cannot write the termination message");
     }
