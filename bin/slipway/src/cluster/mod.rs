@@ -406,20 +406,36 @@ async fn start_node(
     Ok(())
 }
 
-/// Images of known servers that this very binary is.
+/// Images of known servers that this very binary is, and as which of its commands.
 fn builtin_images() -> Vec<node::images::Builtin> {
-    let own = "/usr/local/bin/slipway".to_owned();
-    let serve = ["kserve/sklearnserver*", "kserve/pmmlserver*", "kserve/slipway*", "slipway/serve*"];
-    let mut images: Vec<node::images::Builtin> = serve
-        .iter()
-        .map(|pattern| node::images::Builtin {
-            pattern: (*pattern).to_owned(),
-            argv: vec![own.clone(), "serve".to_owned()],
-        })
-        .collect();
-    images.push(node::images::Builtin {
-        pattern: "kserve/storage-initializer*".to_owned(),
-        argv: vec![own, "storage-initializer".to_owned()],
-    });
-    images
+    let commands = [
+        ("kserve/sklearnserver*", "serve"),
+        ("kserve/xgbserver*", "serve"),
+        ("kserve/lgbserver*", "serve"),
+        ("kserve/pmmlserver*", "serve"),
+        ("kserve/slipway*", "serve"),
+        ("slipway/serve*", "serve"),
+        ("tensorflow/serving*", "tensorflow_model_server"),
+        ("kserve/storage-initializer*", "storage-initializer"),
+    ];
+    let image = |(pattern, command): (&str, &str)| node::images::Builtin {
+        pattern: pattern.to_owned(),
+        argv: vec!["/usr/local/bin/slipway".to_owned(), command.to_owned()],
+    };
+    commands.into_iter().map(image).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_runtime_that_is_installed_has_its_image_here() {
+        let images = builtin_images();
+        for runtime in api::serving::runtime::builtin() {
+            let image = runtime.spec["containers"][0]["image"].as_str().expect("a runtime has an image");
+            let is_known = images.iter().any(|known| image.starts_with(known.pattern.trim_end_matches('*')));
+            assert!(is_known, "{image} of {}", runtime.name);
+        }
+    }
 }
