@@ -22,6 +22,7 @@ const REFUSED: &[&str] = &[
     "an encoder of texts some of which are missing",
     "answers whose labels are of different types",
     "texts where numbers are needed",
+    "a PMML document",
 ];
 
 /// Rows of a fixture that are compared: enough for every branch, few enough for a thousand models.

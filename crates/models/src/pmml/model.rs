@@ -13,6 +13,7 @@ use super::xml::{El, short};
 use crate::backend::BackendError;
 use crate::booster::{Boost, Read, shape};
 use crate::error::Result;
+use crate::sketch::{Drawn, Frame, Output, Sketch, undrawn};
 use crate::sklearn::flow::{Flow, Takes};
 use crate::sklearn::native::Method;
 use crate::sklearn::{Evaluated, Labels, Rows};
@@ -165,6 +166,10 @@ fn detail(el: El<'_>, scope: &Scope<'_>, predictor: &Predictor, version: &str) -
 }
 
 impl Boost for Model {
+    fn draw(&self, _sketch: &mut Sketch, _rows: &Frame) -> Drawn<Vec<Output>> {
+        undrawn("a PMML document: its missing values and strategies are its own")
+    }
+
     fn output(&self, method: Method) -> Option<(DType, Vec<usize>)> {
         match (method, &self.labels) {
             (Method::Predict, Some(labels)) => Some((labels.dtype(), Vec::new())),
