@@ -398,7 +398,10 @@ impl<S: Stream> Connection<S> {
                 let way = (Api::Explain, Entry::Rest);
                 let watch = Watch::begin(desk.shared, desk.metrics, served, way, body.len());
                 let mut watch = watch.of(None, meta.parent);
+                let kept = desk.tags.is_some().then(|| body.clone());
                 explain::answer(served, body, desk.reply).await;
+                let kept = kept.unwrap_or_default();
+                desk.shared.observe.log(desk.tags, watch.marks.arrived, &kept, desk.reply);
                 let Reply { status, reason, body, .. } = &*desk.reply;
                 // A refusal's body is its text and little else.
                 let text = std::str::from_utf8(body).ok().filter(|_| reason.is_some()).unwrap_or_default();

@@ -7,7 +7,7 @@
 //! Not here: sockets (`connection`), what bodies mean (`exchange::Protocol`).
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use models::Outputs;
@@ -17,7 +17,7 @@ use crate::evaluate::{self, Begun, Call};
 use crate::exchange::{Asked, Message, Protocol, Reply};
 use crate::http::Meta;
 use crate::metrics::Metrics;
-use crate::observe::{Answered, Marks, Outcome, Payload, Tags, Watch};
+use crate::observe::{Answered, Marks, Outcome, Tags, Watch};
 use crate::refusal::{Reason, Refusal};
 use crate::served::{Personality, Served};
 use crate::shared::Shared;
@@ -92,11 +92,7 @@ pub(crate) async fn call<P: Protocol>(
     if let Some(body) = kept {
         let arrived = watch.marks.arrived;
         let (outputs, reply) = (&*desk.outputs, &*desk.reply);
-        if let (Some(payloads), Some(tags)) = (&shared.observe.payloads, desk.tags) {
-            let arrived = SystemTime::now().checked_sub(arrived.elapsed()).unwrap_or(SystemTime::UNIX_EPOCH);
-            let is_answered = reply.status == 200;
-            payloads.log(tags, &Payload { arrived, request: &body, response: &reply.body, is_answered });
-        }
+        shared.observe.log(desk.tags, arrived, &body, reply);
         if let (Some(shadows), Some(at), Some(predict)) = (&shared.observe.shadows, shadow, phases.predict) {
             shadows.copy(at, &Answered { protocol, body: &body, meta, outputs, predict });
         }

@@ -23,10 +23,10 @@ pub struct Observing {
     /// Milliseconds from which on a call is slow, and is kept by the flight recorder as failed ones are.
     #[arg(long = "slow_request_ms", default_value_t = 100.0)]
     pub slow_request_ms: f64,
-    /// Say in each answer over HTTP how long its phases took (`Server-Timing`).
+    /// Say in each answer how long its phases took (`Server-Timing`).
     #[arg(long = "server_timing")]
     pub server_timing: bool,
-    /// Say in each answer over HTTP which model and version gave it.
+    /// Say in each answer which model and version gave it.
     #[arg(long = "model_headers")]
     pub model_headers: bool,
     /// File that the access log is added to, one JSON object a line; `-` is the standard output.
@@ -78,7 +78,7 @@ struct TracesArgs {
 #[derive(Debug, Clone, Args)]
 #[command(rename_all = "snake_case")]
 struct PayloadsArgs {
-    /// URL that payloads of calls over HTTP are sent to, as CloudEvents.
+    /// URL that payloads of calls are sent to, as CloudEvents.
     #[arg(long = "log_url", alias = "log-url")]
     log_url: Option<String>,
     /// Which payloads: all, request or response.

@@ -11,6 +11,7 @@
 
 mod authority;
 mod body;
+mod envelope;
 mod oip;
 mod small;
 mod spread;
@@ -45,6 +46,7 @@ use crate::shared::Shared;
 
 pub(crate) use authority::Legal;
 use body::{Answer, Messages};
+use envelope::Envelope;
 pub(crate) use spread::Loops;
 pub(crate) use tfs::Tensors;
 
@@ -214,12 +216,12 @@ async fn answer(context: &Arc<Context>, request: Request<Incoming>) -> Response<
     }
     let timeout = match timeout(headers) {
         Ok(timeout) => timeout,
-        Err(refusal) => return refused(context, &refusal),
+        Err(refusal) => return refused(context, &refusal, &Envelope::default()),
     };
     let encoding = match encoding(headers) {
         Ok(encoding) => encoding,
         Err(refusal) => {
-            let mut response = refused(context, &refusal);
+            let mut response = refused(context, &refusal, &Envelope::default());
             let known = HeaderValue::from_static("identity,gzip,deflate");
             response.headers_mut().insert("grpc-accept-encoding", known);
             return response;
@@ -230,17 +232,23 @@ async fn answer(context: &Arc<Context>, request: Request<Incoming>) -> Response<
     let messages = Messages::new(body, context.clone(), encoding);
     let path = parts.uri.path();
     let meta = Meta { timeout, parent, ..Meta::default() };
+    let mut envelope = Envelope::new(context, meta, parts.headers);
     match (small::stream(path), oip::is_stream(path)) {
         (Some(which), _) => streaming(small::answers(which, context.clone(), messages)),
-        (None, true) => streaming(oip::answers(context.clone(), messages, meta)),
+        (None, true) => streaming(oip::answers(context.clone(), messages, envelope)),
         (None, false) => {
-            let work = std::pin::pin!(unary(context, path, messages, meta));
-            match in_time(timeout, work).await {
+            let outcome = {
+                let work = std::pin::pin!(unary(context, path, messages, &mut envelope));
+                in_time(timeout, work).await
+            };
+            match outcome {
                 Ok(message) => {
                     context.metrics.count_answer(200);
-                    with_head(Answer::unary(message))
+                    let mut response = with_head(Answer::unary(message));
+                    envelope.dress(response.headers_mut());
+                    response
                 }
-                Err(refusal) => refused(context, &refusal),
+                Err(refusal) => refused(context, &refusal, &envelope),
             }
         }
     }
@@ -257,7 +265,12 @@ async fn in_time(timeout: Option<Duration>, work: Pin<&mut impl Future<Output = 
 }
 
 /// A call of one message.
-async fn unary(context: &Arc<Context>, path: &str, mut messages: Messages, meta: Meta) -> Outcome {
+async fn unary(
+    context: &Arc<Context>,
+    path: &str,
+    mut messages: Messages,
+    envelope: &mut Envelope,
+) -> Outcome {
     let Some((service, method)) = path.strip_prefix('/').and_then(|path| path.split_once('/')) else {
         return Err(unknown(path));
     };
@@ -266,8 +279,8 @@ async fn unary(context: &Arc<Context>, path: &str, mut messages: Messages, meta:
         None => return Err(Refusal::new(Reason::Malformed, "the call has no message")),
     };
     match service {
-        "inference.GRPCInferenceService" => oip::unary(context, method, message, meta).await,
-        "tensorflow.serving.PredictionService" => tfs::predictions(context, method, message, meta).await,
+        "inference.GRPCInferenceService" => oip::unary(context, method, message, envelope).await,
+        "tensorflow.serving.PredictionService" => tfs::predictions(context, method, message, envelope).await,
         "tensorflow.serving.ModelService" => tfs::models(context, method, message).await,
         "grpc.health.v1.Health" => small::check(context, method, &message),
         _ => Err(unknown(path)),
@@ -303,9 +316,11 @@ async fn evaluate<P: Protocol>(
     reply: &mut Reply,
     served: &Arc<Served>,
     message: Bytes,
-    meta: &Meta,
+    envelope: &mut Envelope,
 ) -> Outcome {
-    let desk = Desk { outputs, reply, metrics: &context.metrics, shared: &context.shared, tags: None };
+    let tags = envelope.draw(context);
+    let meta = &envelope.meta;
+    let desk = Desk { outputs, reply: &mut *reply, metrics: &context.metrics, shared: &context.shared, tags };
     let rows = message.len() / (8 * served.width.max(1)) + 1;
     let cost = served.backend.row_cost_ns().saturating_mul(rows as u64);
     let several = context.calls.load(Relaxed) > 1;
@@ -316,6 +331,7 @@ async fn evaluate<P: Protocol>(
     } else {
         drive::call(protocol, served, drive::Body::Small(&message), meta, desk).await;
     }
+    envelope.take(reply);
     match reply.reason {
         None => Ok(std::mem::take(&mut reply.body).into()),
         Some(reason) => Err(Refusal::new(reason, String::from_utf8_lossy(&reply.body))),
@@ -353,9 +369,11 @@ fn streaming(answers: impl body::Stream) -> Response<Answer> {
 }
 
 /// A refusal as the only headers of an answer without messages.
-fn refused(context: &Context, refusal: &Refusal) -> Response<Answer> {
+fn refused(context: &Context, refusal: &Refusal, envelope: &Envelope) -> Response<Answer> {
     context.metrics.count_answer(refusal.http());
     let mut response = with_head(Answer::empty());
+    envelope.dress(response.headers_mut());
+    envelope::explain(refusal, response.headers_mut());
     body::put_status(response.headers_mut(), refusal.grpc(), &refusal.text);
     response
 }

@@ -19,6 +19,7 @@ use futures::stream::{self, BoxStream, StreamExt};
 use models::Outputs;
 
 use super::body::Messages;
+use super::envelope::Envelope;
 use super::{Context, Outcome, Scratch, evaluate, in_time, malformed, message, unknown};
 use crate::bind::Binder;
 use crate::control::{self, Order};
@@ -26,6 +27,7 @@ use crate::evaluate::Inputs;
 use crate::exchange::{Asked, Message, Protocol, Reply};
 use crate::http::Meta;
 use crate::metrics::{Api, Entry};
+use crate::observe::Letter;
 use crate::refusal::{Reason, Refusal};
 use crate::repository::NotServed;
 use crate::routes::classes::{self, Chosen};
@@ -137,15 +139,23 @@ async fn find(context: &Context, name: &str, version: &str, meta: &Meta) -> Resu
     found.map_err(|error| context.shared.observe.lost_to(refusal_of(error, context.shared.personality)))
 }
 
+const INFER: Letter =
+    Letter { request: "inference.ModelInferRequest", response: "inference.ModelInferResponse" };
+const STREAM_INFER: Letter = Letter { response: "inference.ModelStreamInferResponse", ..INFER };
+
 /// `ModelInfer`.
-async fn infer(context: &Context, message: Bytes, meta: &Meta, wrap: Wrap) -> Outcome {
+async fn infer(context: &Context, message: Bytes, envelope: &mut Envelope, wrap: Wrap) -> Outcome {
     // The name and version have the numbers that they have in all other requests.
     let (name, version) = decode_name(&message).map_err(malformed)?;
-    let served = find(context, name, version, meta).await?;
+    let served = find(context, name, version, &envelope.meta).await?;
+    envelope.letter = match (wrap, served.personality) {
+        (Wrap::Unary, _) | (Wrap::Stream, Personality::MlServer) => INFER,
+        (Wrap::Stream, _) => STREAM_INFER,
+    };
     let mut scratch = Scratch::take();
     let Scratch { oip, outputs, reply, .. } = &mut *scratch;
     oip.wrap = wrap;
-    let outcome = evaluate(context, oip, outputs, reply, &served, message, meta).await;
+    let outcome = evaluate(context, oip, outputs, reply, &served, message, envelope).await;
     scratch.give_back();
     outcome
 }
@@ -157,7 +167,7 @@ const STREAM_AT_ONCE: usize = 32;
 pub(super) fn answers(
     context: Arc<Context>,
     messages: Messages,
-    meta: Meta,
+    envelope: Envelope,
 ) -> BoxStream<'static, Result<Bytes, Refusal>> {
     let requests = stream::unfold(Some(messages), |messages| async move {
         let mut messages = messages?;
@@ -169,11 +179,12 @@ pub(super) fn answers(
         }
     });
     let answers = requests.map(move |request| {
-        let context = context.clone();
+        let (context, mut envelope) = (context.clone(), envelope.clone());
         async move {
             let (request, _counted) = request?;
-            let work = std::pin::pin!(infer(&context, request.clone(), &meta, Wrap::Stream));
-            match in_time(meta.timeout, work).await {
+            let timeout = envelope.meta.timeout;
+            let work = std::pin::pin!(infer(&context, request.clone(), &mut envelope, Wrap::Stream));
+            match in_time(timeout, work).await {
                 Ok(answer) => {
                     context.metrics.count_answer(200);
                     Ok(answer)
@@ -203,10 +214,15 @@ fn stream_refusal(context: &Context, request: &[u8], refusal: Refusal) -> Outcom
 }
 
 /// The calls of one message.
-pub(super) async fn unary(context: &Arc<Context>, method: &str, body: Bytes, meta: Meta) -> Outcome {
+pub(super) async fn unary(
+    context: &Arc<Context>,
+    method: &str,
+    body: Bytes,
+    envelope: &mut Envelope,
+) -> Outcome {
     let repository = &context.shared.repository;
     match method {
-        "ModelInfer" => infer(context, body, &meta, Wrap::Unary).await,
+        "ModelInfer" => infer(context, body, envelope, Wrap::Unary).await,
         "ServerLive" => Ok(message(|out| encode_truth(out, true))),
         "ServerReady" => Ok(message(|out| encode_truth(out, context.shared.is_ready()))),
         "ModelReady" => {
@@ -229,7 +245,7 @@ pub(super) async fn unary(context: &Arc<Context>, method: &str, body: Bytes, met
         })),
         "ModelMetadata" => {
             let (name, version) = decode_name(&body).map_err(malformed)?;
-            let served = find(context, name, version, &meta).await?;
+            let served = find(context, name, version, &envelope.meta).await?;
             let versions = v2::versions(repository, &served);
             let signature = served.backend.signature();
             Ok(message(|out| {
@@ -238,7 +254,7 @@ pub(super) async fn unary(context: &Arc<Context>, method: &str, body: Bytes, met
         }
         "ModelConfig" => {
             let (name, version) = decode_name(&body).map_err(malformed)?;
-            let served = find(context, name, version, &meta).await?;
+            let served = find(context, name, version, &envelope.meta).await?;
             let signature = served.backend.signature();
             Ok(message(|out| encode_config(out, &served.name, &served.about.platform, 0, signature)))
         }

@@ -15,6 +15,7 @@ use codecs::grpc::tfs::{
 use codecs::wire::{put_bytes_always, put_message};
 use models::{Outputs, Tensor};
 
+use super::envelope::Envelope;
 use super::{Context, Outcome, Scratch, evaluate, malformed, message, unknown};
 use crate::bind::{Binder, wrong};
 use crate::config::Model;
@@ -23,6 +24,7 @@ use crate::evaluate::Inputs;
 use crate::exchange::{Asked, Message, Protocol, Reply, TfsCall};
 use crate::http::Meta;
 use crate::metrics::{Api, Entry};
+use crate::observe::Letter;
 use crate::refusal::{Reason, Refusal};
 use crate::repository::{NotServed, Which};
 use crate::routes::tfs as routes;
@@ -189,32 +191,56 @@ async fn find(context: &Context, call: &Call, body: &[u8], meta: &Meta) -> Resul
     found.map_err(|error| context.shared.observe.lost_to(refusal_of(&error, name, which)))
 }
 
-async fn run(context: &Context, body: Bytes, meta: &Meta, which: TfsCall, is_task: bool) -> Outcome {
+/// What the messages of a call are called. The part of a `MultiInference` is asked as a call of its own.
+fn letter(which: TfsCall, is_task: bool) -> Letter {
+    let (request, response) = match which {
+        TfsCall::Predict => ("tensorflow.serving.PredictRequest", "tensorflow.serving.PredictResponse"),
+        TfsCall::Classify => {
+            ("tensorflow.serving.ClassificationRequest", "tensorflow.serving.ClassificationResponse")
+        }
+        TfsCall::Regress => ("tensorflow.serving.RegressionRequest", "tensorflow.serving.RegressionResponse"),
+    };
+    Letter { request, response: if is_task { "tensorflow.serving.InferenceResult" } else { response } }
+}
+
+async fn run(
+    context: &Context,
+    body: Bytes,
+    envelope: &mut Envelope,
+    which: TfsCall,
+    is_task: bool,
+) -> Outcome {
     let mut scratch = Scratch::take();
     let Scratch { tfs, outputs, reply, .. } = &mut *scratch;
     decode_target(&body, &mut tfs.call).map_err(wrong_message)?;
-    let served = find(context, &tfs.call, &body, meta).await?;
+    let served = find(context, &tfs.call, &body, &envelope.meta).await?;
+    envelope.letter = letter(which, is_task);
     tfs.which = which;
     tfs.is_task = is_task;
-    let outcome = evaluate(context, tfs, outputs, reply, &served, body, meta).await;
+    let outcome = evaluate(context, tfs, outputs, reply, &served, body, envelope).await;
     scratch.give_back();
     outcome
 }
 
 /// `PredictionService`.
-pub(super) async fn predictions(context: &Arc<Context>, method: &str, body: Bytes, meta: Meta) -> Outcome {
+pub(super) async fn predictions(
+    context: &Arc<Context>,
+    method: &str,
+    body: Bytes,
+    envelope: &mut Envelope,
+) -> Outcome {
     match method {
-        "Predict" => run(context, body, &meta, TfsCall::Predict, false).await,
-        "Classify" => run(context, body, &meta, TfsCall::Classify, false).await,
-        "Regress" => run(context, body, &meta, TfsCall::Regress, false).await,
-        "MultiInference" => multi(context, &body, &meta).await,
-        "GetModelMetadata" => metadata(context, &body, &meta).await,
+        "Predict" => run(context, body, envelope, TfsCall::Predict, false).await,
+        "Classify" => run(context, body, envelope, TfsCall::Classify, false).await,
+        "Regress" => run(context, body, envelope, TfsCall::Regress, false).await,
+        "MultiInference" => multi(context, &body, envelope).await,
+        "GetModelMetadata" => metadata(context, &body, &envelope.meta).await,
         _ => Err(unknown(method)),
     }
 }
 
 /// Each task is a call of its own on the same examples.
-async fn multi(context: &Context, body: &Bytes, meta: &Meta) -> Outcome {
+async fn multi(context: &Context, body: &Bytes, envelope: &mut Envelope) -> Outcome {
     let request = decode_multi(body).map_err(wrong_message)?;
     if request.tasks.is_empty() {
         return Err(Refusal::new(Reason::Malformed, "Inference request must have at least one task"));
@@ -233,7 +259,7 @@ async fn multi(context: &Context, body: &Bytes, meta: &Meta) -> Outcome {
         let mut task = Vec::with_capacity(spec.len() + request.input.len() + 20);
         put_bytes_always(&mut task, 1, spec);
         put_bytes_always(&mut task, 2, request.input);
-        results.push(run(context, task.into(), meta, which, true).await?);
+        results.push(run(context, task.into(), envelope, which, true).await?);
     }
     Ok(message(|out| {
         for result in &results {

@@ -28,7 +28,7 @@ mod watch;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -41,7 +41,8 @@ pub use trace::Sampler;
 
 use access::Access;
 use flight::Flight;
-pub(crate) use payload::{Payload, Tags};
+use payload::Payload;
+pub(crate) use payload::{Letter, Tags};
 use record::{Called, Record, shortened};
 pub(crate) use shadow::{Answered, Pair, Seen};
 pub(crate) use ship::check_url;
@@ -245,6 +246,14 @@ impl Observe {
     pub(crate) fn lost_to(&self, refusal: Refusal) -> Refusal {
         self.lost(refusal.http(), Some(refusal.reason), &refusal.text);
         refusal
+    }
+
+    /// Logs a call's payloads, where it was drawn.
+    pub(crate) fn log(&self, tags: Option<Box<Tags>>, arrived: Instant, request: &[u8], reply: &Reply) {
+        let (Some(payloads), Some(tags)) = (&self.payloads, tags) else { return };
+        let arrived = SystemTime::now().checked_sub(arrived.elapsed()).unwrap_or(SystemTime::UNIX_EPOCH);
+        let is_answered = reply.status == 200;
+        payloads.log(tags, &Payload { arrived, request, response: &reply.body, is_answered });
     }
 
     /// Adds the headers that were asked for.

@@ -92,12 +92,22 @@ impl std::fmt::Debug for Settings {
     }
 }
 
+/// What the messages of a call over gRPC are called in their protocol.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Letter {
+    pub(crate) request: &'static str,
+    pub(crate) response: &'static str,
+}
+
 /// What a call's headers say that goes along.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Tags {
     id: Option<String>,
-    kind: String,
+    /// Content types of the request and of the answer.
+    kinds: [String; 2],
     metadata: String,
+    /// Bytes before an answer's payload that are its transport's.
+    prefix: usize,
 }
 
 /// An event on its way.
@@ -161,7 +171,30 @@ impl Payloads {
 
     /// Draws whether a call is logged, and reads what goes along from the request's head.
     pub(crate) fn draw(&self, head: &[u8]) -> Option<Box<Tags>> {
-        self.share.draw().then(|| Box::new(tags(head, &self.metadata_headers)))
+        if !self.share.draw() {
+            return None;
+        }
+        // The head was parsed before and is legal.
+        let mut headers = [httparse::EMPTY_HEADER; 64];
+        let mut request = httparse::Request::new(&mut headers);
+        let _ = request.parse(head);
+        let headers = request.headers.iter().map(|header| (header.name, header.value));
+        Some(Box::new(tags(headers, &self.metadata_headers)))
+    }
+
+    /// The same for a call over gRPC, whose payloads are its messages, without what frames them.
+    pub(crate) fn draw_letter<'a>(
+        &self,
+        letter: Letter,
+        headers: impl Iterator<Item = (&'a str, &'a [u8])>,
+    ) -> Option<Box<Tags>> {
+        if !self.share.draw() {
+            return None;
+        }
+        let kinds =
+            [letter.request, letter.response].map(|name| format!("application/protobuf; proto={name}"));
+        let prefix = codecs::grpc::frame::PREFIX;
+        Some(Box::new(Tags { kinds, prefix, ..tags(headers, &self.metadata_headers) }))
     }
 
     /// Events that were dropped.
@@ -180,7 +213,8 @@ impl Payloads {
             self.push(REQUEST, &tags, &id, payload.arrived, payload.request);
         }
         if self.mode != Mode::Request && payload.is_answered {
-            self.push(RESPONSE, &tags, &id, SystemTime::now(), payload.response);
+            let response = payload.response.get(tags.prefix..).unwrap_or_default();
+            self.push(RESPONSE, &tags, &id, SystemTime::now(), response);
         }
     }
 
@@ -199,21 +233,18 @@ impl Payloads {
     }
 }
 
-/// Reads the headers that go along. The head was parsed before and is legal.
-fn tags(head: &[u8], wanted: &[String]) -> Tags {
-    let mut headers = [httparse::EMPTY_HEADER; 64];
-    let mut request = httparse::Request::new(&mut headers);
-    let _ = request.parse(head);
+/// Reads the headers that go along.
+fn tags<'a>(headers: impl Iterator<Item = (&'a str, &'a [u8])>, wanted: &[String]) -> Tags {
     let mut tags = Tags::default();
     let mut metadata = serde_json::Map::new();
-    for header in request.headers.iter() {
-        let Ok(value) = std::str::from_utf8(header.value) else { continue };
-        if header.name.eq_ignore_ascii_case("ce-id") {
+    for (header, value) in headers {
+        let Ok(value) = std::str::from_utf8(value) else { continue };
+        if header.eq_ignore_ascii_case("ce-id") {
             tags.id = Some(value.trim().to_owned());
-        } else if header.name.eq_ignore_ascii_case("content-type") {
-            tags.kind = value.trim().to_owned();
+        } else if header.eq_ignore_ascii_case("content-type") {
+            tags.kinds = [value.trim().to_owned(), value.trim().to_owned()];
         }
-        if let Some(name) = wanted.iter().find(|name| name.eq_ignore_ascii_case(header.name)) {
+        if let Some(name) = wanted.iter().find(|name| name.eq_ignore_ascii_case(header)) {
             // Upstream gives a list for each header, and a header may come several times.
             let all = metadata.entry(name.as_str()).or_insert_with(|| serde_json::json!([]));
             all.as_array_mut().into_iter().for_each(|all| all.push(value.trim().into()));
@@ -257,7 +288,10 @@ async fn run(
 }
 
 async fn send(client: &reqwest::Client, settings: &Settings, event: Event) -> Result<(), String> {
-    let kind = if event.tags.kind.is_empty() { "application/json" } else { &event.tags.kind };
+    let kind = match &event.tags.kinds[usize::from(event.kind == RESPONSE)] {
+        kind if kind.is_empty() => "application/json",
+        kind => kind,
+    };
     let request = client
         .post(&settings.url)
         .header("content-type", kind)

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "not every test file uses all of it")]
 
 pub mod collector;
+pub mod grpc;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
