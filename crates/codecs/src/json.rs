@@ -6,6 +6,8 @@
 //!
 //! Not here: which keys a request has (`v1`).
 
+use crate::decimal;
+
 /// How deep skipped values may nest.
 const DEPTH_MAX: usize = 128;
 
@@ -20,7 +22,7 @@ pub struct JsonError {
 }
 
 /// The two precisions of JSON numbers.
-pub trait Float: fast_float2::FastFloat {
+pub trait Float: fast_float2::FastFloat + std::ops::Neg<Output = Self> {
     /// Not a number.
     const NOT_A_NUMBER: Self;
     /// Beyond all numbers.
@@ -29,6 +31,8 @@ pub trait Float: fast_float2::FastFloat {
     const BELOW: Self;
     /// Neither of them.
     fn is_finite(self) -> bool;
+    /// `digits / 10^fraction`, rounded once: of at most seven digits and six places, so that both are exact.
+    fn of_decimal(digits: u32, fraction: usize) -> Self;
 }
 
 impl Float for f32 {
@@ -38,6 +42,12 @@ impl Float for f32 {
     fn is_finite(self) -> bool {
         self.is_finite()
     }
+
+    #[inline]
+    fn of_decimal(digits: u32, fraction: usize) -> Self {
+        const TENS: [f32; 8] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7];
+        digits as Self / TENS[fraction & 7]
+    }
 }
 
 impl Float for f64 {
@@ -46,6 +56,12 @@ impl Float for f64 {
     const BELOW: Self = Self::NEG_INFINITY;
     fn is_finite(self) -> bool {
         self.is_finite()
+    }
+
+    #[inline]
+    fn of_decimal(digits: u32, fraction: usize) -> Self {
+        const TENS: [f64; 8] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7];
+        Self::from(digits) / TENS[fraction & 7]
     }
 }
 
@@ -118,12 +134,7 @@ impl<'a> Cursor<'a> {
     #[inline]
     pub fn number(&mut self) -> Result<Option<f64>, JsonError> {
         let number = match self.peek() {
-            Some(b'0'..=b'9' | b'-') => {
-                if self.word(b"-Infinity") {
-                    return Ok(Some(f64::NEG_INFINITY));
-                }
-                return self.digits().map(Some);
-            }
+            Some(b'0'..=b'9' | b'-') => return self.digits().map(Some),
             Some(b't') if self.word(b"true") => 1.0,
             Some(b'f') if self.word(b"false") => 0.0,
             Some(b'n') if self.word(b"null") => f64::NAN,
@@ -134,12 +145,23 @@ impl<'a> Cursor<'a> {
         Ok(Some(number))
     }
 
-    fn digits(&mut self) -> Result<f64, JsonError> {
-        self.digits_as()
+    /// A number that begins with a digit or a sign; also `-Infinity`.
+    #[inline]
+    fn digits<T: Float>(&mut self) -> Result<T, JsonError> {
+        let rest = &self.bytes[self.at..];
+        if let Some(short) = decimal::short(rest) {
+            self.at += short.len;
+            let number = T::of_decimal(short.digits, short.fraction);
+            return Ok(if short.is_negative { -number } else { number });
+        }
+        self.general()
     }
 
-    #[inline]
-    fn digits_as<T: Float>(&mut self) -> Result<T, JsonError> {
+    #[inline(never)]
+    fn general<T: Float>(&mut self) -> Result<T, JsonError> {
+        if self.word(b"-Infinity") {
+            return Ok(T::BELOW);
+        }
         let rest = &self.bytes[self.at..];
         // JSON forbids what the float parser would take: "-.5", "1.", "01".
         let unsigned = rest.strip_prefix(b"-").unwrap_or(rest);
@@ -166,12 +188,9 @@ impl<'a> Cursor<'a> {
             Some(b'I') if self.word(b"Infinity") => return Ok(T::BEYOND),
             _ => return self.error("expected a number"),
         }
-        if self.word(b"-Infinity") {
-            return Ok(T::BELOW);
-        }
         let start = self.at;
-        let number = self.digits_as::<T>()?;
-        if number.is_finite() {
+        let number = self.digits::<T>()?;
+        if number.is_finite() || self.bytes[start..].starts_with(b"-I") {
             Ok(number)
         } else {
             Err(JsonError { what: "a number out of range", offset: start })
@@ -208,7 +227,7 @@ impl<'a> Cursor<'a> {
         if !matches!(first, Some(b'0'..=b'9' | b'-')) {
             return self.error("expected a number");
         }
-        let number = self.digits_as::<f64>()?;
+        let number = self.general::<f64>()?;
         // Up to 2^53 every integer has a double of its own.
         if number.fract() != 0.0 || number.abs() > 9_007_199_254_740_992.0 {
             return Err(JsonError { what: "expected an integer", offset: start });

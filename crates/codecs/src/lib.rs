@@ -14,6 +14,7 @@
 //! Not here: HTTP, and what a model makes of the tensors.
 
 pub mod call;
+mod decimal;
 mod emit;
 mod fill;
 pub mod grpc;

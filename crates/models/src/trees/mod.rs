@@ -24,7 +24,7 @@ use blend::Blend;
 use cell::INDEX_MAX;
 use nodes::{
     Ahead, CATEGORIES, COLUMN, MEMBERS_LEFT, MISSING, MISSING_LEFT, Node, Nodes, PLAIN, SPECIAL, Sets, Wide,
-    ZERO_MISSING, by_size, lockstep, slice,
+    ZERO_MISSING, by_size, of_row, of_tree, slice,
 };
 
 /// The most columns an ensemble may have; one more is the leaves'.
@@ -68,10 +68,11 @@ pub(crate) struct Missing {
     pub(crate) zero_too: bool,
 }
 
-/// Where a tree's nodes start.
+/// Where a tree's nodes start, and how many splits are on its longest way.
 #[derive(Debug, Clone, Copy)]
 struct Tree {
     start: u32,
+    depth: u32,
 }
 
 /// Numbers of leaves that were found.
@@ -153,12 +154,17 @@ impl<X: Cell> Forest<X> {
         let Some(start) = self.nodes.len().checked_add(count).and_then(|end| u32::try_from(end).ok()) else {
             return Err("more than 2^32 nodes".into());
         };
-        let start = Tree { start: start - count as u32 };
+        let mut tree = Tree { start: start - count as u32, depth: 0 };
         // Breadth first, so that children come after their parents.
         let mut placed: Vec<Wide<X>> = vec![Wide::default()];
         let mut order = vec![0_usize];
+        let mut level_end = 1;
         for to in 0.. {
             let Some(from) = order.get(to).copied() else { break };
+            if to == level_end {
+                tree.depth += 1;
+                level_end = placed.len();
+            }
             let left = placed.len() as u32;
             placed[to] = match node(from)? {
                 Raw::Leaf(number) if number > INDEX_MAX => return Err("more than 2^30 leaves".into()),
@@ -193,7 +199,7 @@ impl<X: Cell> Forest<X> {
                 }
             };
         }
-        self.trees.push(start);
+        self.trees.push(tree);
         self.nodes.extend(&by_size(&placed));
         Ok(())
     }
@@ -336,7 +342,7 @@ impl<X: Cell> Forest<X> {
             return;
         }
         for tree in 0..self.trees.len() {
-            let own = slice(nodes, &self.trees, tree);
+            let (own, depth) = (slice(nodes, &self.trees, tree), self.trees[tree].depth);
             // While this tree is walked, the next one comes into the cache.
             let next = slice(nodes, &self.trees, (tree + 1).min(self.trees.len() - 1));
             let mut ahead = Ahead::new(next, count.div_ceil(LANES));
@@ -344,7 +350,7 @@ impl<X: Cell> Forest<X> {
                 ahead.fetch();
                 // Behind the last row it is walked again, for nobody.
                 let rows = std::array::from_fn(|lane| row((start + lane).min(count - 1)));
-                let leaves: [u32; LANES] = lockstep::<MODE, LANES, X, N>([own; LANES], rows, &self.sets);
+                let leaves: [u32; LANES] = of_tree::<MODE, LANES, X, N>(own, rows, depth, &self.sets);
                 let leaves = &leaves[..LANES.min(count - start)];
                 found(Found::Rows { first: first + start, tree, leaves });
             }
@@ -363,7 +369,9 @@ impl<X: Cell> Forest<X> {
         for first in (0..count).step_by(LANES) {
             // Behind the last tree it is walked again, for nobody.
             let trees = std::array::from_fn(|lane| slice(nodes, &self.trees, (first + lane).min(count - 1)));
-            let leaves = lockstep::<MODE, LANES, X, N>(trees, [cells; LANES], &self.sets);
+            let depth = |tree: &Tree| tree.depth;
+            let depth = self.trees[first..count.min(first + LANES)].iter().map(depth).max().unwrap_or(0);
+            let leaves = of_row::<MODE, LANES, X, N>(trees, cells, depth, &self.sets);
             found(Found::Trees { row, first, leaves: &leaves[..LANES.min(count - first)] });
         }
     }

@@ -240,23 +240,46 @@ impl<X: Cell> Nodes<X> {
     }
 }
 
-/// Walks until every lane is at a leaf and returns the leaves' numbers. Lane `i` begins at the first of `trees[i]`,
-/// whose indices stay within it, and sees the row `rows[i]`, which has every column that the tree looks at.
+/// Where one row ends up in several trees of which none is deeper than `depth`.
 #[inline(never)]
-pub(super) fn lockstep<const MODE: u8, const LANES: usize, X: Cell, N: Node<X>>(
+pub(super) fn of_row<const MODE: u8, const LANES: usize, X: Cell, N: Node<X>>(
     trees: [&[N]; LANES],
+    row: &[X],
+    depth: u32,
+    sets: &Sets,
+) -> [u32; LANES] {
+    lockstep::<MODE, LANES, X, N>(|lane| trees[lane], |_| row, depth, sets)
+}
+
+/// Where several rows end up in one tree.
+#[inline(never)]
+pub(super) fn of_tree<const MODE: u8, const LANES: usize, X: Cell, N: Node<X>>(
+    tree: &[N],
     rows: [&[X]; LANES],
+    depth: u32,
+    sets: &Sets,
+) -> [u32; LANES] {
+    lockstep::<MODE, LANES, X, N>(|_| tree, |lane| rows[lane], depth, sets)
+}
+
+/// Walks until every lane is at a leaf and returns the leaves' numbers. Each lane begins at the first node of its tree,
+/// whose indices stay within it, and sees its row, which has every column that the tree looks at.
+#[inline(always)]
+fn lockstep<'a, const MODE: u8, const LANES: usize, X: Cell + 'a, N: Node<X> + 'a>(
+    tree: impl Fn(usize) -> &'a [N],
+    row: impl Fn(usize) -> &'a [X],
+    depth: u32,
     sets: &Sets,
 ) -> [u32; LANES] {
     let mut at = [0; LANES];
-    loop {
+    for _ in 0..depth.div_ceil(2) {
         for lane in 0..LANES {
-            at[lane] = step::<MODE, X, N>(trees[lane], at[lane], rows[lane], sets);
+            at[lane] = step::<MODE, X, N>(tree(lane), at[lane], row(lane), sets);
         }
         // Asking whether all have arrived costs; every second step is often enough.
         let mut moved = 0;
         for lane in 0..LANES {
-            let next = step::<MODE, X, N>(trees[lane], at[lane], rows[lane], sets);
+            let next = step::<MODE, X, N>(tree(lane), at[lane], row(lane), sets);
             moved |= next ^ at[lane];
             at[lane] = next;
         }
@@ -264,7 +287,7 @@ pub(super) fn lockstep<const MODE: u8, const LANES: usize, X: Cell, N: Node<X>>(
             break;
         }
     }
-    std::array::from_fn(|lane| trees[lane][at[lane] as usize].threshold().index())
+    std::array::from_fn(|lane| tree(lane)[at[lane] as usize].threshold().index())
 }
 
 #[inline(always)]
