@@ -273,15 +273,15 @@ fn lockstep<'a, const MODE: u8, const LANES: usize, X: Cell + 'a, N: Node<X> + '
 ) -> [u32; LANES] {
     let mut at = [0; LANES];
     for _ in 0..depth.div_ceil(2) {
-        for lane in 0..LANES {
-            at[lane] = step::<MODE, X, N>(tree(lane), at[lane], row(lane), sets);
+        for (lane, at) in at.iter_mut().enumerate() {
+            *at = step::<MODE, X, N>(tree(lane), *at, row(lane), sets);
         }
         // Asking whether all have arrived costs; every second step is often enough.
         let mut moved = 0;
-        for lane in 0..LANES {
-            let next = step::<MODE, X, N>(tree(lane), at[lane], row(lane), sets);
-            moved |= next ^ at[lane];
-            at[lane] = next;
+        for (lane, at) in at.iter_mut().enumerate() {
+            let next = step::<MODE, X, N>(tree(lane), *at, row(lane), sets);
+            moved |= next ^ *at;
+            *at = next;
         }
         if moved == 0 {
             break;
