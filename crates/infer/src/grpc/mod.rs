@@ -128,37 +128,39 @@ pub(crate) async fn serve(
         .keep_alive_timeout(PING_MAX);
     let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
     let end_of_life = context.shared.end_of_life();
-    let far = Instant::now() + IDLE_MAX * 10_000;
-    let mut age = std::pin::pin!(tokio::time::sleep_until(end_of_life.unwrap_or(far)));
-    let mut idle = std::pin::pin!(tokio::time::sleep(IDLE_MAX));
+    // One timer for all that it waits for, because a connection is polled several times for each call.
+    let within_age = |after: Duration| {
+        let at = Instant::now() + after;
+        end_of_life.map_or(at, |end| end.min(at))
+    };
+    let mut timer = std::pin::pin!(tokio::time::sleep_until(within_age(IDLE_MAX)));
     let mut before = 0;
     let mut ending = false;
-    let mut linger = std::pin::pin!(tokio::time::sleep_until(far));
     loop {
         tokio::select! {
             biased;
             _ = connection.as_mut() => return,
-            () = linger.as_mut(), if ending => {
-                if context.calls.load(Relaxed) == 0 {
-                    return;
-                }
-                linger.as_mut().reset(Instant::now() + LINGER);
-                continue;
-            }
             () = stop.cancelled(), if !ending => {}
-            () = age.as_mut(), if !ending => {}
-            () = idle.as_mut(), if !ending => {
-                let seen = context.seen.load(Relaxed);
-                if seen != before || context.calls.load(Relaxed) > 0 {
+            () = timer.as_mut() => {
+                let (seen, calls) = (context.seen.load(Relaxed), context.calls.load(Relaxed));
+                if ending {
+                    if calls == 0 {
+                        return;
+                    }
+                    timer.as_mut().reset(Instant::now() + LINGER);
+                    continue;
+                }
+                let is_old = end_of_life.is_some_and(|end| Instant::now() >= end);
+                if !is_old && (seen != before || calls > 0) {
                     before = seen;
-                    idle.as_mut().reset(Instant::now() + IDLE_MAX);
+                    timer.as_mut().reset(within_age(IDLE_MAX));
                     continue;
                 }
             }
         }
         // GOAWAY: no new calls; those under way finish.
         ending = true;
-        linger.as_mut().reset(Instant::now() + LINGER);
+        timer.as_mut().reset(Instant::now() + LINGER);
         connection.as_mut().graceful_shutdown();
     }
 }

@@ -9,6 +9,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+use futures::FutureExt;
 use hyper::rt::Executor;
 use tokio::runtime::Handle;
 
@@ -55,10 +56,8 @@ where
     fn execute(&self, call: F) {
         let under = Under(self.calls.clone());
         let count = self.calls.fetch_add(1, Relaxed);
-        let call = async move {
-            call.await;
-            drop(under);
-        };
+        // Not an async block, into which the call would be moved twice.
+        let call = call.map(move |_| drop(under));
         if count < SPREAD_FROM || self.loops.len() < 2 {
             tokio::spawn(call);
             return;
