@@ -3,14 +3,14 @@
 mod support;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use infer::config::{Lazy, Source};
 use infer::evaluate::{Call, run_here};
 use infer::repository::{NotServed, Repository, Which};
 use infer::{Config, Personality, Reason, Refusal, Served};
-use models::{Outputs, Tensor};
+use models::{Engines, Hosted, Outputs, Tensor, Wanted};
 use support::{Running, fixture};
 
 /// A folder with an iris forest for each name.
@@ -148,12 +148,31 @@ fn a_model_that_cannot_be_loaded_is_tried_again_when_it_is_needed() {
     assert!(find(&repository, "empty").is_none());
 }
 
+/// Keeps every load waiting until the other end of its channel is dropped.
+#[derive(Debug)]
+struct Gate(Mutex<mpsc::Receiver<()>>);
+
+impl Engines for Gate {
+    fn load(&self, _: &Wanted<'_>) -> Option<Result<Hosted, String>> {
+        None
+    }
+
+    fn comes_first(&self, _: &Wanted<'_>) -> bool {
+        let _ = self.0.lock().expect("no panic").recv();
+        false
+    }
+}
+
 #[test]
 fn a_call_waits_no_longer_than_its_deadline() {
     let root = root(&["a"]);
-    let repository = Repository::open(&config(root.path(), Lazy::default())).expect("a repository");
+    let (closed, gate) = mpsc::channel();
+    let engines: Vec<Arc<dyn Engines>> = vec![Arc::new(Gate(Mutex::new(gate)))];
+    let config = Config { engines, ..config(root.path(), Lazy::default()) };
+    let repository = Repository::open(&config).expect("a repository");
     let refusal = block(repository.wake("a", Some(Duration::ZERO))).expect_err("no time");
     assert_eq!(refusal.reason, Reason::Deadline);
+    drop(closed);
     wake(&repository, "a").expect("the load went on");
 }
 

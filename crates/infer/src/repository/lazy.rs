@@ -58,13 +58,14 @@ impl Manager {
             }
         }
         let index = self.index.load();
-        if let Some(cell) = index.cell(name) {
+        let used = index.cell(name).map_or(0, |cell| {
             index.touch(cell);
-        }
+            cell.used()
+        });
         if let Some(managed) = self.models.get_mut(name) {
             managed.is_awake = true;
         }
-        self.awake.insert(name.clone());
+        self.awake.put(name, used);
         self.due.insert(name.clone());
         self.changed.insert(name.clone());
         true
@@ -85,7 +86,7 @@ impl Manager {
             return Err(format!("it takes {bytes} bytes of memory, and all models together may take {max}"));
         }
         let mut taken: u64 =
-            self.awake.iter().filter_map(|name| self.models.get(name)).map(|m| m.bytes()).sum();
+            self.awake.names().filter_map(|name| self.models.get(name)).map(|m| m.bytes()).sum();
         while taken.saturating_add(bytes) > max {
             let Some(victim) = self.least_recent(Some(name)) else { break };
             taken = taken.saturating_sub(self.models.get(&victim).map_or(0, |managed| managed.bytes()));
@@ -95,13 +96,12 @@ impl Manager {
     }
 
     /// The loaded model that was not asked for the longest.
-    fn least_recent(&self, but: Option<&Arc<str>>) -> Option<Arc<str>> {
+    fn least_recent(&mut self, but: Option<&Arc<str>>) -> Option<Arc<str>> {
         let index = self.index.load();
-        let used = |name: &Arc<str>| index.cell(name).map_or(0, |cell| cell.used());
-        let is_there = |name: &&Arc<str>| {
-            Some(*name) != but && self.models.get(*name).is_some_and(|managed| managed.is_idle())
-        };
-        self.awake.iter().filter(is_there).min_by_key(|name| used(name)).cloned()
+        let models = &self.models;
+        let is_there =
+            |name: &Arc<str>| Some(name) != but && models.get(name).is_some_and(|managed| managed.is_idle());
+        self.awake.oldest(|name| index.cell(name).map_or(0, |cell| cell.used()), is_there)
     }
 
     fn evict(&mut self, name: &Arc<str>) {

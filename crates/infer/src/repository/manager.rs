@@ -22,6 +22,7 @@ use super::lazy;
 use super::managed::{Key, Managed, Retry, Step};
 use super::polls::Polls;
 use super::reading::{Readers, order};
+use super::recency::Recency;
 use crate::cache::{Cache, Cached};
 use crate::config::{Config, Loading, Model, Queueing, Source, scan};
 use crate::load::Order;
@@ -93,7 +94,7 @@ pub(super) struct Manager {
     /// When which model is looked at although nothing happened to it.
     pub(super) retries: BTreeSet<(Instant, Arc<str>)>,
     /// Lazy models that are loaded or being loaded.
-    pub(super) awake: BTreeSet<Arc<str>>,
+    pub(super) awake: Recency,
     pub(super) waiters: Vec<Waiter>,
     pub(super) queued: VecDeque<(Order, u64)>,
     pub(super) readers: Readers,
@@ -118,7 +119,7 @@ impl Manager {
             due: BTreeSet::new(),
             changed: BTreeSet::new(),
             retries: BTreeSet::new(),
-            awake: BTreeSet::new(),
+            awake: Recency::default(),
             waiters: Vec::new(),
             queued: VecDeque::new(),
             readers: Readers::new(),
@@ -166,12 +167,12 @@ impl Manager {
             let is_first = only.iter().any(|wanted| **wanted == **name);
             if managed.is_lazy && is_first {
                 managed.is_awake = true;
-                self.awake.insert(name.clone());
+                self.awake.put(name, 0);
             } else if !managed.is_lazy {
                 managed.is_held = !is_first;
             }
         }
-        let awake = self.awake.clone();
+        let awake: BTreeSet<Arc<str>> = self.awake.names().cloned().collect();
         self.look(|managed| awake.contains(&managed.model.name), true);
     }
 

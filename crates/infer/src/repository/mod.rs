@@ -12,6 +12,7 @@ mod managed;
 mod manager;
 mod polls;
 mod reading;
+mod recency;
 
 use std::sync::Arc;
 use std::time::Duration;
