@@ -152,12 +152,18 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// Everything above the last mark.
-    fn pop_to_mark(&mut self) -> Result<Vec<Id>> {
+    /// Closes the last mark and returns where it is.
+    fn close_mark(&mut self) -> Result<usize> {
         let Some(height) = self.marks.pop() else { return Err(self.malformed("no mark is open")) };
         if height > self.stack.len() {
             return Err(self.malformed("stack underflow"));
         }
+        Ok(height)
+    }
+
+    /// Everything above the last mark.
+    fn pop_to_mark(&mut self) -> Result<Vec<Id>> {
+        let height = self.close_mark()?;
         Ok(self.stack.split_off(height))
     }
 

@@ -206,29 +206,33 @@ impl Machine<'_> {
         Ok(items.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect())
     }
 
-    /// Adds what lies on the stack to the container below it.
+    /// Adds what lies on the stack to the container below it, from where it lies: files are full of such steps.
     fn extend(&mut self, code: u8) -> Result<()> {
-        let items = match code {
-            b'a' => vec![self.pop()?],
-            b's' => {
-                let value = self.pop()?;
-                vec![self.pop()?, value]
-            }
-            _ => self.pop_to_mark()?,
+        let start = match code {
+            b'a' => self.stack.len().checked_sub(1),
+            b's' => self.stack.len().checked_sub(2),
+            _ => Some(self.close_mark()?),
         };
+        // The container lies below, and above the mark that is open.
+        let start = start.filter(|start| *start > self.floor());
+        let Some(start) = start else { return Err(self.malformed("stack underflow")) };
+        let (target, items) = (self.stack[start - 1], &self.stack[start..]);
         let is_pairs = matches!(code, b's' | b'u');
-        let pairs = if is_pairs { self.paired(&items)? } else { Vec::new() };
-        let target = self.top()?;
+        if is_pairs && !items.len().is_multiple_of(2) {
+            return Err(self.malformed("a key without a value"));
+        }
+        let pairs = items.chunks_exact(2).map(|pair| (pair[0], pair[1]));
         match self.graph.get_mut(target) {
-            Node::List(list) | Node::Set(list) if !is_pairs => list.extend(items),
+            Node::List(list) | Node::Set(list) if !is_pairs => list.extend_from_slice(items),
             Node::Dict(dict) if is_pairs => dict.extend(pairs),
             Node::Object(object) if is_pairs => object.pairs.extend(pairs),
-            Node::Object(object) => object.items.extend(items),
+            Node::Object(object) => object.items.extend_from_slice(items),
             _ => {
                 let class = self.view(target).class_name();
                 return Err(self.malformed(format!("{class} cannot be extended")));
             }
         }
+        self.stack.truncate(start);
         Ok(())
     }
 

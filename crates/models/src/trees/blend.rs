@@ -141,7 +141,8 @@ impl<X: Cell> Blend<X> {
     fn add(&mut self, nodes: &[Wide<X>], places: &[Place<'_, X>]) {
         let (first_step, first_leaf) = (self.steps.len(), self.leaves.len());
         // What has been said, and what is still to be blended once both its sides are said.
-        let (mut said, mut todo) = (Vec::new(), vec![(0_usize, false)]);
+        let (mut said, mut todo) = (Vec::with_capacity(nodes.len()), Vec::with_capacity(nodes.len() + 1));
+        todo.push((0_usize, false));
         while let Some((at, has_sides)) = todo.pop() {
             let node = &nodes[at];
             if node.left as usize == at {

@@ -156,8 +156,11 @@ impl<X: Cell> Forest<X> {
         };
         let mut tree = Tree { start: start - count as u32, depth: 0 };
         // Breadth first, so that children come after their parents.
-        let mut placed: Vec<Wide<X>> = vec![Wide::default()];
-        let mut order = vec![0_usize];
+        // What a file only claims costs little.
+        let room = count.min(1 << 16);
+        let (mut placed, mut order) = (Vec::with_capacity(room), Vec::with_capacity(room));
+        placed.push(Wide::default());
+        order.push(0_usize);
         let mut level_end = 1;
         for to in 0.. {
             let Some(from) = order.get(to).copied() else { break };
