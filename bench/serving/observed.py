@@ -17,15 +17,14 @@ import tempfile
 import threading
 import urllib.request
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, HERE)
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from measured import IRIS, Rows, arguments, command  # noqa: E402
 from run import BODY, PATH, Subject, median  # noqa: E402
 
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--slipway")
-    parser.add_argument("--examples", default=os.path.join(os.environ.get("CARGO_TARGET_DIR", "target"), "release/examples"))
+    arguments(parser)
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=2)
@@ -36,13 +35,12 @@ def main():
     folder = tempfile.mkdtemp()
     for name in ("iris", "rose"):
         os.makedirs(os.path.join(folder, "models", name, "1"))
-        shutil.copy(os.path.join(HERE, "iris.joblib"), os.path.join(folder, "models", name, "1"))
+        shutil.copy(IRIS, os.path.join(folder, "models", name, "1"))
     lists = os.path.join(folder, "models.config")
     with open(lists, "w") as out:
         out.write("model_config_list { %s }" % " ".join(
             "config { name: '%s' base_path: '%s' }" % (name, os.path.join(folder, "models", name)) for name in ("iris", "rose")))
-    own = [args.slipway, "serve"] if args.slipway else [os.path.join(args.examples, "bench_serve")]
-    flags = own + ["--model_config_file", lists, "--http_port", "0", "--host", "127.0.0.1", "--enable_grpc", "false"]
+    flags = command(args) + ["--model_config_file", lists, "--http_port", "0", "--host", "127.0.0.1", "--enable_grpc", "false"]
     collector = Subject("collector", ["nice", "-n", "19", os.path.join(args.examples, "bench_echo")], client)
     url = "http://" + collector.address
     on = ["--server_timing", "--model_headers", "--access_log", os.path.join(folder, "access.log"), "--access_log_share", args.share,
@@ -75,15 +73,17 @@ def main():
         print("  %-4s %9.0f req/s   p50 %8.1f us   p99 %8.1f us   %7.2f us CPU/request" %
               (name, row["rate"], row["p50_us"], row["p99_us"], row["cpu_us"]))
     ratios = [on_["rate"] / off["rate"] for on_, off in zip(seen["on"], seen["off"])]
-    print("  on / off rate %.3f (median of pairs %.3f)   CPU %.3f   target: rate at least 0.98" %
-          (medians["on"]["rate"] / medians["off"]["rate"], statistics.median(ratios),
-           medians["on"]["cpu_us"] / medians["off"]["cpu_us"]))
+    rows = Rows()
+    rows.say("rate, everything on / off, median of pairs", statistics.median(ratios), least=0.98)
+    rows.say("rate, on / off of the medians", medians["on"]["rate"] / medians["off"]["rate"])
+    rows.say("CPU of a request, on / off", medians["on"]["cpu_us"] / medians["off"]["cpu_us"])
     with open(os.path.join(folder, "access.log")) as lines:
         print("  lines in the access log: %d" % sum(1 for _ in lines))
     for line in text.splitlines():
         if line.startswith(("slipway_serve_observations_dropped", "slipway_serve_shadow_calls")):
             print("  " + line)
     shutil.rmtree(folder, ignore_errors=True)
+    rows.end(args.json)
 
 
 if __name__ == "__main__":

@@ -123,8 +123,9 @@ pub async fn run(
         }
         Err(join) => std::panic::resume_unwind(join.into_panic()),
     };
-    ready(&server);
+    // Before anybody is told: the first call finds the memory that stays, and does not wait for this.
     lean::after_start();
+    ready(&server);
     shutdown.await;
     server.stop();
     let _ = tokio::task::spawn_blocking(move || server.join()).await;
