@@ -16,6 +16,7 @@
 //!
 //! Not here: Kubernetes, and anything about a model's inside (`models`).
 
+mod background;
 pub mod batch;
 mod bind;
 mod buffers;

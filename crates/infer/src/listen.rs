@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
 use crate::{Config, Error};
 
@@ -56,10 +56,10 @@ impl Listeners {
     pub(crate) fn open(config: &Config) -> Result<Self, Error> {
         let mut listeners = Self::default();
         if !config.without_http {
-            listeners.http = Some(listeners.port(Face::Http, config.http)?);
+            listeners.http = Some(listeners.port(Face::Http, config.http, config.reuse_port)?);
         }
         if let Some(address) = config.grpc {
-            listeners.grpc = match listeners.port(Face::Grpc, address) {
+            listeners.grpc = match listeners.port(Face::Grpc, address, config.reuse_port) {
                 Ok(own) => Some(own),
                 Err(error) if config.grpc_required || config.without_http => return Err(error),
                 Err(error) => {
@@ -69,7 +69,7 @@ impl Listeners {
             };
         }
         if let Some(address) = config.admin {
-            listeners.admin = Some(listeners.port(Face::Admin, address)?);
+            listeners.admin = Some(listeners.port(Face::Admin, address, config.reuse_port)?);
         }
         for (face, path) in [
             (Face::Http, &config.http_socket),
@@ -83,9 +83,9 @@ impl Listeners {
         Ok(listeners)
     }
 
-    fn port(&mut self, face: Face, address: SocketAddr) -> Result<SocketAddr, Error> {
+    fn port(&mut self, face: Face, address: SocketAddr, reuse: bool) -> Result<SocketAddr, Error> {
         let failed = |source| Error::Listen { address, source };
-        let listener = bind(address).map_err(failed)?;
+        let listener = bind(address, reuse).map_err(failed)?;
         let own = listener.local_addr().map_err(failed)?;
         self.all.push((face, Listener::Tcp(listener)));
         Ok(own)
@@ -111,15 +111,31 @@ impl Listeners {
     }
 }
 
-fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+fn bind(address: SocketAddr, reuse: bool) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // A restarted server takes its port back while old connections are still in TIME_WAIT.
     socket.set_reuse_address(true)?;
+    // Another server of the same user may have the port too, if it says so as well.
+    socket.set_reuse_port(reuse)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
+
+/// A program of the kernel's packet filter, which sees a segment from its TCP header on: drops what has the flag SYN.
+const NO_SYN: [SockFilter; 4] = {
+    // BPF_LD | BPF_B | BPF_ABS: the byte of the flags. BPF_JMP | BPF_JSET | BPF_K: whether SYN is among them.
+    // BPF_RET | BPF_K: how much of the segment is let through.
+    const FLAGS: u32 = 13;
+    const SYN: u32 = 2;
+    [
+        SockFilter::new(0x30, 0, 0, FLAGS),
+        SockFilter::new(0x45, 0, 1, SYN),
+        SockFilter::new(0x06, 0, 0, 0),
+        SockFilter::new(0x06, 0, 0, u32::MAX),
+    ]
+};
 
 /// A listener on an event loop.
 pub(crate) enum Watched {
@@ -133,6 +149,35 @@ impl Watched {
             Listener::Tcp(listener) => Self::Tcp(tokio::net::TcpListener::from_std(listener)?),
             Listener::Unix(listener) => Self::Unix(tokio::net::UnixListener::from_std(listener)?),
         })
+    }
+
+    /// Lets the kernel begin no more connections on a port that another server has too: their first packet is dropped,
+    /// and when clients send it again, which is after a second, it finds the other one. Connections that have begun are
+    /// still to be accepted. Without this, one that comes between the last look and the close is reset.
+    pub(crate) fn begin_no_more(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(listener) => socket2::SockRef::from(listener).attach_filter(&NO_SYN),
+            Self::Unix(_) => Ok(()),
+        }
+    }
+
+    /// What the kernel has accepted and nobody has taken yet; then the listener is closed.
+    pub(crate) fn rest(self) -> Vec<Accepted> {
+        // The event loop learns late of what came last; the listener itself does not.
+        let mut all = Vec::new();
+        match self {
+            Self::Tcp(listener) => {
+                let Ok(listener) = listener.into_std() else { return all };
+                let taken = listener.incoming().map_while(Result::ok);
+                all.extend(taken.filter(|stream| stream.set_nonblocking(true).is_ok()).map(Accepted::Tcp));
+            }
+            Self::Unix(listener) => {
+                let Ok(listener) = listener.into_std() else { return all };
+                let taken = listener.incoming().map_while(Result::ok);
+                all.extend(taken.filter(|stream| stream.set_nonblocking(true).is_ok()).map(Accepted::Unix));
+            }
+        }
+        all
     }
 
     pub(crate) async fn accept(&self) -> io::Result<Accepted> {

@@ -35,6 +35,8 @@ pub(crate) struct Order {
     pub(crate) queueing: Queueing,
     pub(crate) class: Option<Class>,
     pub(crate) engines: Arc<[Arc<dyn Engines>]>,
+    /// Somebody waits for it.
+    pub(crate) is_prompt: bool,
 }
 
 /// What reading gives.

@@ -36,6 +36,9 @@ pub struct Ports {
     /// A unix socket that takes them.
     #[arg(long = "admin_socket")]
     pub admin_socket: Option<PathBuf>,
+    /// Share the ports with servers that say so too: start the new one, then end the old one, and no client notices.
+    #[arg(long = "reuse_port")]
+    pub reuse_port: bool,
     /// Let pages of other sites call.
     #[arg(long = "enable_cors")]
     pub enable_cors: bool,
@@ -70,6 +73,7 @@ impl Ports {
         // Loopback: who may load models is decided by who reaches the port.
         config.admin = self.admin_port.map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
         config.admin_socket.clone_from(&self.admin_socket);
+        config.reuse_port = self.reuse_port;
         config.cors = self.enable_cors;
         config.connections_max = self.max_connections.max(1);
         config.connection_age = self.max_connection_age_seconds.map(Duration::from_secs);

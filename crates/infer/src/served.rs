@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use models::{Backend, Dims, Entry, Through};
 
+use crate::background;
 use crate::batch::Queue;
 use crate::cache::Cached;
 use crate::compute::{self, Pool};
@@ -88,8 +89,7 @@ impl Drop for Kept {
         if self.is_small {
             return drop(backend);
         }
-        // Where no thread can be had, the closure and with it the backend is dropped here.
-        let _ = std::thread::Builder::new().name("free".into()).spawn(move || drop(backend));
+        background::run("free", move || drop(backend));
     }
 }
 

@@ -8,8 +8,10 @@
 //! The front keeps connections as long as they ask for nothing but what is known without a model: health, states,
 //! metrics. However much the workers have to do, a probe waits for none of it.
 //!
-//! The end has an order: first readiness says no while connections are still taken, then connections are told that
-//! no more requests are read, then what is under way finishes.
+//! The end has an order: first readiness says no while connections are still taken, and each answer sends its client
+//! away; then no more connections are taken, and those that the kernel has taken meanwhile are served; then connections
+//! are told that no more requests are read; then what is under way finishes. With `SO_REUSEPORT` a second server takes
+//! the port at the same time, and no client of theirs sees that one of them ended.
 //!
 //! Not here: listeners (`listen`), what happens on a connection (`connection`, `grpc`).
 
@@ -26,6 +28,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::config::Drain;
 use crate::connection::{self, Rights};
 use crate::grpc::{self, Legal, Loops};
 use crate::listen::{Accepted, Face, Listener, Listeners, Watched};
@@ -39,6 +42,11 @@ use crate::{Config, Error};
 
 /// Connections on their way to a worker.
 const HANDOVER: usize = 1024;
+/// Connections that have begun on a port that is about to close are there after this long: what a round trip takes
+/// between neighbours.
+const HANDSHAKE_MAX: Duration = Duration::from_millis(5);
+/// Who connects at the last moment has this long to ask, where there is a grace at all.
+const LAST_MAX: Duration = Duration::from_millis(500);
 
 /// A running server.
 pub struct Server {
@@ -80,7 +88,7 @@ impl Server {
             listeners: listeners.all,
             workers: Workers { senders, metrics: metrics.clone(), connections_max: config.connections_max },
             draining: draining.clone(),
-            grace: config.drain.grace,
+            drain: config.drain,
             stop: stop.clone(),
         });
         let mut threads = Vec::new();
@@ -151,7 +159,7 @@ struct Front {
     listeners: Vec<(Face, Listener)>,
     workers: Workers,
     draining: CancellationToken,
-    grace: Duration,
+    drain: Drain,
     stop: CancellationToken,
 }
 
@@ -183,28 +191,37 @@ impl Workers {
 }
 
 impl Front {
-    /// Accepts until the end.
+    /// Accepts until the end, which is told by `stop`.
     fn spawn(self, own: &Worker, tasks: &TaskTracker) {
-        let (draining, grace, stop) = (self.draining, self.grace, self.stop.clone());
+        let Self { listeners, workers, draining, drain, stop } = self;
+        let (closing, accepting) = (CancellationToken::new(), TaskTracker::new());
+        for (face, listener) in listeners {
+            let (own, workers, closing) = (own.clone(), workers.clone(), closing.clone());
+            accepting.spawn(accept(face, listener, own, workers, tasks.clone(), closing));
+        }
         tokio::spawn(async move {
             draining.cancelled().await;
-            tokio::time::sleep(grace).await;
+            tokio::time::sleep(drain.grace).await;
+            closing.cancel();
+            accepting.close();
+            accepting.wait().await;
+            // Who connected last has not asked yet.
+            tokio::time::sleep(drain.grace.min(LAST_MAX)).await;
             stop.cancel();
         });
-        for (face, listener) in self.listeners {
-            let (own, workers, stop) = (own.clone(), self.workers.clone(), self.stop.clone());
-            let tasks = tasks.clone();
-            tokio::spawn(async move {
-                tokio::select! {
-                    () = stop.cancelled() => {}
-                    () = accept(face, listener, own, workers, tasks) => {}
-                }
-            });
-        }
     }
 }
 
-async fn accept(face: Face, listener: Listener, own: Worker, workers: Workers, tasks: TaskTracker) {
+/// Accepts until it is to close, and then what the kernel has accepted before: what is still in the listener's queue when
+/// it closes is reset.
+async fn accept(
+    face: Face,
+    listener: Listener,
+    own: Worker,
+    workers: Workers,
+    tasks: TaskTracker,
+    closing: CancellationToken,
+) {
     let listener = match Watched::new(listener) {
         Ok(listener) => listener,
         Err(error) => {
@@ -212,25 +229,57 @@ async fn accept(face: Face, listener: Listener, own: Worker, workers: Workers, t
             return;
         }
     };
-    loop {
-        let is_full = workers.is_full();
-        let accepted = if is_full { Err(std::io::Error::other("full")) } else { listener.accept().await };
-        let accepted = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // Out of descriptors or of connections: existing ones must end first, and nothing signals that.
-                tracing::warn!(%error, "cannot accept");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
+    let door = Door { face, own, workers, tasks };
+    let end = async {
+        closing.cancelled().await;
+        if door.own.shared.config.reuse_port {
+            if let Err(error) = listener.begin_no_more() {
+                tracing::warn!(%error, "connections that begin while the port closes are reset");
             }
-        };
+            tokio::time::sleep(HANDSHAKE_MAX).await;
+        }
+    };
+    tokio::select! {
+        () = door.accept(&listener) => {}
+        () = end => {}
+    }
+    listener.rest().into_iter().for_each(|accepted| door.let_in(accepted));
+}
+
+/// Who comes in by a listener, and where to.
+struct Door {
+    face: Face,
+    own: Worker,
+    workers: Workers,
+    tasks: TaskTracker,
+}
+
+impl Door {
+    /// Accepts as long as it is polled.
+    async fn accept(&self, listener: &Watched) {
+        loop {
+            let is_full = self.workers.is_full();
+            let accepted = if is_full { Err(std::io::Error::other("full")) } else { listener.accept().await };
+            match accepted {
+                Ok(accepted) => self.let_in(accepted),
+                Err(error) => {
+                    // Out of descriptors or of connections: existing ones must end first, and nothing signals that.
+                    tracing::warn!(%error, "cannot accept");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+    }
+
+    /// Never waits, so that who was accepted is not lost where the accepting ends.
+    fn let_in(&self, accepted: Accepted) {
+        let (face, own, workers) = (self.face, self.own.clone(), self.workers.clone());
         match accepted {
             // What TLS hides and what is gRPC is a worker's from the start.
             Accepted::Tcp(stream) if own.tls.is_none() && face != Face::Grpc => {
                 own.metrics.connections.fetch_add(1, Relaxed);
                 let open = Open(own.metrics.clone());
-                let (own, workers) = (own.clone(), workers.clone());
-                tasks.spawn(async move {
+                self.tasks.spawn(async move {
                     let moved = own.look(face, stream).await;
                     drop(open);
                     if let Some((stream, begun)) = moved {
@@ -238,7 +287,9 @@ async fn accept(face: Face, listener: Listener, own: Worker, workers: Workers, t
                     }
                 });
             }
-            accepted => workers.give((face, accepted, Bytes::new())).await,
+            accepted => {
+                self.tasks.spawn(async move { workers.give((face, accepted, Bytes::new())).await });
+            }
         }
     }
 }
@@ -302,10 +353,16 @@ impl Worker {
 
     async fn run(self, mut receiver: mpsc::Receiver<Arrived>) {
         let tasks = TaskTracker::new();
+        // The front ends first, and with it the channel; whatever it accepted is served.
+        let mut late = std::pin::pin!(async {
+            self.stop.cancelled().await;
+            tokio::time::sleep(self.finish).await;
+        });
         loop {
             let received = tokio::select! {
+                biased;
                 received = receiver.recv() => received,
-                () = self.stop.cancelled() => None,
+                () = late.as_mut() => None,
             };
             let Some((face, accepted, begun)) = received else { break };
             let open = Open(self.metrics.clone());

@@ -274,6 +274,9 @@ pub struct Config {
     pub grpc_required: bool,
     /// A unix socket that gRPC is served on as well.
     pub grpc_socket: Option<PathBuf>,
+    /// Other servers of the same user may listen on the same ports: a restart without a gap begins the new one before
+    /// the old one ends.
+    pub reuse_port: bool,
     /// Certificates of the ports.
     pub tls: Option<Tls>,
     /// Browsers of other sites may call.
@@ -338,6 +341,7 @@ impl Config {
             grpc: None,
             grpc_required: true,
             grpc_socket: None,
+            reuse_port: false,
             tls: None,
             cors: false,
             admin: None,

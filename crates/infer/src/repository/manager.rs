@@ -47,7 +47,7 @@ pub(crate) struct Failed {
 /// What reaches the manager.
 pub(super) enum Event {
     /// A version was read.
-    Read { name: Arc<str>, key: Key, mark: u64, result: Result<Box<Served>, String> },
+    Read { name: Arc<str>, key: Key, mark: u64, is_prompt: bool, result: Result<Box<Served>, String> },
     /// The last request of a version ended.
     Gone { name: Arc<str>, key: Key },
     /// Answer when all models have been tried.
@@ -214,7 +214,10 @@ impl Manager {
 
     fn take(&mut self, event: Event) {
         match event {
-            Event::Read { name, key, mark, result } => self.read(&name, key, mark, result),
+            Event::Read { name, key, mark, is_prompt, result } => {
+                self.readers.done(is_prompt);
+                self.read(&name, key, mark, result);
+            }
             Event::Gone { name, key } => {
                 let record = self.models.get_mut(&name).and_then(|managed| managed.records.get_mut(&key));
                 if let Some(record) = record.filter(|record| record.state == State::Unloading) {
@@ -359,7 +362,7 @@ impl Manager {
                 match step {
                     Step::Read(key) => {
                         let (method, limits) = (self.method, self.limits);
-                        let context = (&self.loading, &self.queueing, &self.engines);
+                        let context = (&self.loading, &self.queueing, &self.engines, &self.readers);
                         orders.extend(order(managed, key, method, limits, context));
                     }
                     Step::Unload(key) => unload(managed, key),
@@ -383,7 +386,6 @@ impl Manager {
     }
 
     fn read(&mut self, name: &Arc<str>, key: Key, mark: u64, result: Result<Box<Served>, String>) {
-        self.readers.done();
         let Some(managed) = self.models.get_mut(name) else { return };
         let is_wanted = !managed.rests() && managed.wanted.contains_key(&key);
         let Some(record) = managed.records.get_mut(&key) else { return };

@@ -10,13 +10,25 @@ use crossbeam_channel::{Receiver, Sender};
 use super::index::State;
 use super::managed::{Key, Managed, Record};
 use super::manager::{Event, Manager};
+use crate::background;
 use crate::config::{Loading, Mode, Queueing};
 use crate::load::{self, Order};
 use crate::proof::Wishes;
+use crate::served::Served;
 
 /// The threads that read, which live as long as this value. They are few and stay, so that what models leave in the
 /// allocator's arenas is used again by the next ones.
+///
+/// There are two lines of them: what somebody waits for is read at once, at the start of the server and where a call
+/// needs a model that sleeps; everything else makes way for requests (`background`).
 pub(super) struct Readers {
+    prompt: Line,
+    calm: Line,
+    /// What there is at the start has not all been queued.
+    is_starting: bool,
+}
+
+struct Line {
     orders: Sender<(Order, u64)>,
     taken: Receiver<(Order, u64)>,
     threads: usize,
@@ -26,48 +38,77 @@ pub(super) struct Readers {
 
 impl Readers {
     pub(super) fn new() -> Self {
-        let (orders, taken) = crossbeam_channel::unbounded();
-        Self { orders, taken, threads: 0, busy: 0 }
+        Self { prompt: Line::new(), calm: Line::new(), is_starting: true }
+    }
+
+    fn line(&mut self, is_prompt: bool) -> &mut Line {
+        if is_prompt { &mut self.prompt } else { &mut self.calm }
+    }
+
+    fn busy(&self) -> usize {
+        self.prompt.busy + self.calm.busy
     }
 
     /// An order was answered.
-    pub(super) fn done(&mut self) {
-        self.busy = self.busy.saturating_sub(1);
+    pub(super) fn done(&mut self, is_prompt: bool) {
+        let line = self.line(is_prompt);
+        line.busy = line.busy.saturating_sub(1);
     }
 
     /// Gives an order to a thread; one more is started where all have one.
     fn read(&mut self, order: (Order, u64), events: &Sender<Event>) {
-        self.busy += 1;
-        if self.threads < self.busy {
-            let (taken, sender) = (self.taken.clone(), events.clone());
-            let body = move || taken.iter().for_each(|order| read(&order, &sender));
+        let is_prompt = order.0.is_prompt;
+        let line = self.line(is_prompt);
+        line.busy += 1;
+        if line.threads < line.busy {
+            let (taken, sender) = (line.taken.clone(), events.clone());
+            let body = move || {
+                if !is_prompt {
+                    background::lower();
+                }
+                taken.iter().for_each(|order| read(&order, &sender));
+            };
             match std::thread::Builder::new().name("load".into()).spawn(body) {
-                Ok(_) => self.threads += 1,
-                Err(error) if self.threads == 0 => {
-                    let (Order { name, version: key, .. }, mark) = order;
+                Ok(_) => line.threads += 1,
+                Err(error) if line.threads == 0 => {
                     let result = Err(format!("cannot start a thread to read it: {error}"));
-                    let _ = events.send(Event::Read { name, key, mark, result });
+                    answer(&order, result, events);
                     return;
                 }
                 Err(error) => tracing::warn!(%error, "cannot start one more thread that reads models"),
             }
         }
-        let _ = self.orders.send(order);
+        let _ = line.orders.send(order);
     }
 }
 
-fn read((order, mark): &(Order, u64), events: &Sender<Event>) {
+impl Line {
+    fn new() -> Self {
+        let (orders, taken) = crossbeam_channel::unbounded();
+        Self { orders, taken, threads: 0, busy: 0 }
+    }
+}
+
+fn read(order: &(Order, u64), events: &Sender<Event>) {
     // A reader that panics on a file costs that file.
-    let result = catch_unwind(AssertUnwindSafe(|| load::load(order).map(Box::new)));
+    let result = catch_unwind(AssertUnwindSafe(|| load::load(&order.0).map(Box::new)));
     let result = result.unwrap_or_else(|_| Err("reading it panicked".to_owned()));
-    let _ = events.send(Event::Read { name: order.name.clone(), key: order.version, mark: *mark, result });
+    answer(order, result, events);
+}
+
+fn answer((order, mark): &(Order, u64), result: Result<Box<Served>, String>, events: &Sender<Event>) {
+    let (name, key, is_prompt) = (order.name.clone(), order.version, order.is_prompt);
+    let _ = events.send(Event::Read { name, key, mark: *mark, is_prompt, result });
 }
 
 impl Manager {
     /// Has as many of the queued versions read as may be read at once.
     pub(super) fn start_readers(&mut self) {
-        while self.readers.busy < self.loading.threads.max(1) {
-            let Some(order) = self.queued.pop_front() else { return };
+        self.readers.is_starting = false;
+        while self.readers.busy() < self.loading.threads.max(1) {
+            // Whoever waits for a version does not wait behind those that nobody waits for.
+            let first = self.queued.iter().position(|(order, _)| order.is_prompt).unwrap_or(0);
+            let Some(order) = self.queued.remove(first) else { return };
             self.readers.read(order, &self.sender);
         }
     }
@@ -79,7 +120,7 @@ pub(super) fn order(
     key: Key,
     method: models::Method,
     limits: models::Limits,
-    (loading, queueing, engines): (&Loading, &Queueing, &Arc<[Arc<dyn models::Engines>]>),
+    (loading, queueing, engines, readers): (&Loading, &Queueing, &Arc<[Arc<dyn models::Engines>]>, &Readers),
 ) -> Option<(Order, u64)> {
     let wanted = managed.wanted.get(&key)?;
     let record = managed.records.entry(key).or_insert_with(Record::new);
@@ -89,7 +130,7 @@ pub(super) fn order(
     if record.served.is_none() {
         (record.state, record.error) = (State::Loading, None);
     }
-    let model = &managed.model;
+    let (model, is_lazy) = (&managed.model, managed.is_lazy);
     let order = Order {
         name: model.name.clone(),
         version: key,
@@ -113,6 +154,7 @@ pub(super) fn order(
         },
         class: model.class.clone(),
         engines: engines.clone(),
+        is_prompt: readers.is_starting || is_lazy,
     };
     Some((order, wanted.mark))
 }
