@@ -107,9 +107,9 @@ class Server:
             return reply.read()
 
     def memory(self):
-        """Resident megabytes that are no file's."""
+        """Resident megabytes."""
         for line in open("/proc/%d/status" % self.process.pid):
-            if line.startswith("RssAnon"):
+            if line.startswith("VmRSS"):
                 return int(line.split()[1]) / 1024
         return 0.0
 

@@ -97,7 +97,7 @@ def measure(args, machine, rows):
             rows.say("%s: p99 / steady" % name, medians[phase]["p99_us"] / medians["steady"]["p99_us"], most=1.2)
             rows.say("%s: a load takes, median of %d" % (name, len(loads[phase])), 1000 * statistics.median(loads[phase]), "ms")
         rows.say("%s: failed of %d" % (name, due[phase]), lost[phase], most=0)
-    rows.say("memory at the end, no file's", server.memory(), "MB")
+    rows.say("memory at the end", server.memory(), "MB")
 
 
 main()

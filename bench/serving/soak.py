@@ -4,7 +4,7 @@
     bench/serving/soak.py [--slipway BIN] [--examples DIR] [--minutes 15] [--restarts 3]
 
 * REST over connections that stay open carries the load, by the clock; beside it a gRPC client makes some calls.
-* The model gets a new version every `--reload-every` seconds. Memory (no file's) is looked at before each.
+* The model gets a new version every `--reload-every` seconds. Memory is looked at before each.
 * A rolling restart: a second server with `--reuse_port` takes the port, the first is told to end. Every client goes on.
 
 Nothing may fail: no call, no probe of health. Standard library only.
@@ -27,6 +27,7 @@ def main():
     arguments(parser)
     parser.add_argument("--minutes", type=float, default=15)
     parser.add_argument("--share", type=float, default=0.8)
+    parser.add_argument("--rate", type=float, help="requests a second, instead of a share of the top rate")
     parser.add_argument("--reload-every", type=float, default=10)
     parser.add_argument("--restarts", type=int, default=3)
     args = parser.parse_args()
@@ -74,7 +75,7 @@ class Soak:
 
     def run(self):
         top = statistics.median(self.machine.offer(self.server.address, 0, 2)["rate"] for _ in range(3))
-        rate, seconds = self.args.share * top, 60 * self.args.minutes
+        rate, seconds = self.args.rate or self.args.share * top, 60 * self.args.minutes
         self.rows.say("top rate, closed loop of 64 connections", top, "/s")
         memory, server = [], self.server
 

@@ -231,12 +231,18 @@ fn a_list_that_changes_is_followed_and_a_broken_one_changes_nothing() {
     one.add("1", "forest_classifier");
     other.add("1", "forest_classifier_names");
     let list = one.path().with_extension("conf");
+    // As a whole: a list that is seen between its truncation and its writing is an empty one.
+    let replace = |text: &str| {
+        let new = list.with_extension("new");
+        std::fs::write(&new, text).expect("written");
+        std::fs::rename(new, &list).expect("renamed");
+    };
     let write = |models: &[(&str, &Path)]| {
         let line = |(name, path): &(&str, &Path)| {
             format!("config {{ name: '{name}' base_path: '{}' }}", path.display())
         };
         let lines: Vec<String> = models.iter().map(line).collect();
-        std::fs::write(&list, format!("model_config_list {{ {} }}", lines.join("\n"))).expect("written");
+        replace(&format!("model_config_list {{ {} }}", lines.join("\n")));
     };
     write(&[("m", one.path())]);
     let mut config = Config::of(Source::File { path: list.clone(), poll: Some(POLL) });
@@ -246,13 +252,13 @@ fn a_list_that_changes_is_followed_and_a_broken_one_changes_nothing() {
     write(&[("m", other.path()), ("n", other.path())]);
     until("the new model", || repository.find("n", Which::Default).is_ok());
     until("the folder's change", || predict(&repository, Which::Default).as_deref() == Ok("setosa"));
-    std::fs::write(&list, "model_config_list { config {").expect("written");
+    replace("model_config_list { config {");
     block(repository.load("m")).expect("still known");
     assert!(infer::config::check(&config).is_err());
     write(&[("m", one.path())]);
     until("the end of n", || repository.status("n").is_none());
     until("the first folder", || predict(&repository, Which::Default).as_deref() == Ok("[0.0]"));
-    std::fs::remove_file(list).expect("removed");
+    std::fs::remove_file(&list).expect("removed");
 }
 
 #[test]

@@ -114,13 +114,16 @@ impl Manager {
     }
 }
 
+/// What an order takes from the server.
+type Context<'a> = (&'a Loading, &'a Queueing, &'a Arc<[Arc<dyn models::Engines>]>, &'a Readers);
+
 /// What is to be read of a version that is wanted, with the mark of its files.
 pub(super) fn order(
     managed: &mut Managed,
     key: Key,
     method: models::Method,
     limits: models::Limits,
-    (loading, queueing, engines, readers): (&Loading, &Queueing, &Arc<[Arc<dyn models::Engines>]>, &Readers),
+    (loading, queueing, engines, readers): Context<'_>,
 ) -> Option<(Order, u64)> {
     let wanted = managed.wanted.get(&key)?;
     let record = managed.records.entry(key).or_insert_with(Record::new);
