@@ -108,7 +108,7 @@ def test_weights_beside_the_graph_and_rows_one_by_one(start, tmp_path):
     got = outputs(server.ask("/v2/models/m/infer", {"inputs": [v2(x)]}))
     np.testing.assert_array_equal(got["y"].astype(np.float32), session.run(["y"], {"x": x})[0])
     one = save(tmp_path / "one", [helper.make_node("HardSwish", ["x"], ["y"])], [info("x", [1, 2])], [info("y", [1, 2])])
-    server = start("serve", *OURS, f"--model_dir={one}")
+    server = start("serve", *OURS, f"--model_dir={one}", "--onnx_engine=onnxruntime")
     x = np.array([[1, 2], [3, 4], [-1, 0]], np.float32)
     session = onnxruntime.InferenceSession(one / "model.onnx")
     want = np.concatenate([session.run(None, {"x": row[None]})[0] for row in x])

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# `slipway model convert` against ONNX Runtime: its answers are the library's. Installs both once, in the cache folder.
+# `slipway model convert` and networks in the server's own engine against ONNX Runtime. Installs it once, in the cache folder.
 # Budget: 3 minutes after that.
 set -euo pipefail
 bin=$(readlink -f "${1:?usage: run.sh PATH_OF_SLIPWAY [pytest arguments]}")

@@ -1,28 +1,50 @@
 //! An ONNX model as a backend of the model server.
 //!
 //! At load the graph is run once on rows of zeros: what the server then announces (types and widths of the
-//! outputs) is what the graph really gave, and a graph whose outputs do not follow the rows is refused.
+//! outputs) is what the graph really gave, and a graph whose outputs do not follow the rows is refused. What that run
+//! held and computed also says how many rows may go through the graph at a time.
 //!
-//! Not here: how graphs are run (`exec`, `tensors`).
+//! Not here: how graphs are run (`exec`).
 
 use bytes::Bytes;
 use models::{Backend, BackendError, Batch, DType, LoadError, Outputs, Shape, Signature, Tensor, TensorSpec};
 
-use crate::exec::value::{Cells, Failed, Value, input_error};
-use crate::exec::{Program, given, is_tensor};
+use crate::exec::value::{Cells, Failed, Value, WORK_MAX, WORK_PER_NS, input_error};
+use crate::exec::{CELLS_MAX, Program, Run, given, is_tensor};
 use crate::proto::{Dim, Elem, Model, Type, ValueInfo, unsupported};
-#[cfg(feature = "tensors")]
-use crate::tensors::Tensors;
 
 /// Rows of the run at load.
 const PROBE: usize = 3;
 /// What a dimension that is free besides the rows is in the run at load.
 const PROBE_FREE: usize = 4;
 
-enum Engine {
-    Own(Program),
-    #[cfg(feature = "tensors")]
-    Tensors(Box<Tensors>),
+/// The part of a run's limits that a batch may reach before it is cut: free dimensions may grow after the probe.
+const SHARE: usize = 4;
+
+/// What a row costs, as the run at load found it.
+#[derive(Debug, Clone, Copy)]
+struct RowCost {
+    /// Cells of the inputs.
+    given: usize,
+    /// Cells held at once.
+    held: usize,
+    work: u64,
+}
+
+impl RowCost {
+    fn new(rows: usize, given: usize, run: &Run) -> Self {
+        let each = |count: usize| count.div_ceil(rows).max(1);
+        Self { given: each(given), held: each(run.peak), work: run.work / rows as u64 }
+    }
+
+    /// Rows that may go through the graph at a time when a row has `given` cells.
+    fn rows_max(&self, given: usize) -> usize {
+        // Attention grows by the square of what is free.
+        let growth = given.div_ceil(self.given).max(1).saturating_pow(2);
+        let held = CELLS_MAX / SHARE / self.held.saturating_mul(growth);
+        let work = WORK_MAX / SHARE as u64 / self.work.saturating_mul(growth as u64).max(1);
+        held.min(usize::try_from(work).unwrap_or(usize::MAX)).max(1)
+    }
 }
 
 /// What is told about a model.
@@ -36,18 +58,19 @@ pub struct Summary {
     pub nodes: Vec<(String, String)>,
     /// The classes of its classifier, if it has one.
     pub classes: Vec<String>,
-    /// What runs it: `native` or `rten`.
+    /// What runs it.
     pub engine: &'static str,
 }
 
 /// A loaded ONNX model.
 pub struct Onnx {
-    engine: Engine,
+    program: Program,
     signature: Signature,
     /// Element types of the inputs.
     elems: Vec<Elem>,
     /// The file fixes its batch at one row: rows run one by one.
     single: bool,
+    row_cost: RowCost,
     summary: Summary,
 }
 
@@ -115,7 +138,11 @@ impl Onnx {
                 "an ONNX graph with a batch of one for some inputs and of any size for others",
             ));
         }
-        let engine = engine(bytes, &model)?;
+        let program = Program::compile(&model)?.map_err(|title| {
+            unsupported(format!(
+                "the ONNX operator {title} in the server's own engine; ONNX Runtime may have it"
+            ))
+        })?;
         let spec = |(info, input): (&&ValueInfo, &(Elem, bool, Vec<Option<usize>>))| {
             let dtype = dtype(input.0).expect("it was checked");
             TensorSpec::new(info.name.clone(), dtype, input.2.clone())
@@ -128,25 +155,14 @@ impl Onnx {
         let summary = Summary {
             producer: format!("{} {}", model.producer, model.producer_version).trim().to_owned(),
             opsets: model.opsets.clone(),
-            nodes: match &engine {
-                Engine::Own(program) => program.lines(),
-                #[cfg(feature = "tensors")]
-                Engine::Tensors(tensors) => vec![("graph".into(), tensors.detail())],
-            },
-            classes: match &engine {
-                Engine::Own(program) => program.classes(),
-                #[cfg(feature = "tensors")]
-                Engine::Tensors(_) => Vec::new(),
-            },
-            engine: match &engine {
-                Engine::Own(_) => "native",
-                #[cfg(feature = "tensors")]
-                Engine::Tensors(_) => "rten",
-            },
+            nodes: program.lines(),
+            classes: program.classes(),
+            engine: "native",
         };
         let elems = inputs.iter().map(|input| input.0).collect();
-        let mut onnx = Self { engine, signature, elems, single, summary };
-        onnx.signature.outputs = onnx.probe(&model)?;
+        let row_cost = RowCost { given: 1, held: 1, work: 0 };
+        let mut onnx = Self { program, signature, elems, single, row_cost, summary };
+        (onnx.signature.outputs, onnx.row_cost) = onnx.probe(&model)?;
         Ok(onnx)
     }
 
@@ -155,8 +171,8 @@ impl Onnx {
         &self.summary
     }
 
-    /// The outputs as a run on rows of zeros has them.
-    fn probe(&self, model: &Model) -> Result<Vec<TensorSpec>, LoadError> {
+    /// The outputs and the cost as a run on rows of zeros has them.
+    fn probe(&self, model: &Model) -> Result<(Vec<TensorSpec>, RowCost), LoadError> {
         let rows = if self.single { 1 } else { PROBE };
         let free = self.signature.inputs.iter().any(|input| input.row.contains(&None));
         let zeros = self.signature.inputs.iter().zip(&self.elems).map(|(spec, elem)| {
@@ -170,14 +186,17 @@ impl Onnx {
                 elem => Value::of_f64s(*elem, &dims, vec![0.0; count]),
             })
         });
-        let values = self.evaluate(rows, zeros.collect::<Result<_, LoadError>>()?);
-        let values =
-            values.map_err(|what| unsupported(format!("this graph: on a row of zeros it fails: {what}")))?;
-        let outputs = model.graph.outputs.iter().zip(values);
-        outputs
+        let zeros = zeros.collect::<Result<Vec<_>, LoadError>>()?;
+        let given = zeros.iter().map(Value::count).sum();
+        let run = self.program.run(zeros);
+        let run =
+            run.map_err(|what| unsupported(format!("this graph: on a row of zeros it fails: {what}")))?;
+        let cost = RowCost::new(rows, given, &run);
+        let outputs = model.graph.outputs.iter().zip(run.values);
+        let specs = outputs
             .map(|(info, value)| {
                 let title = format!("output {:?}", info.name);
-                // The engine of tensors has fewer types; the file's own are announced.
+                // Halves are widened in a run; the file's own types are announced.
                 let elem = match &info.ty {
                     Type::Tensor { elem, .. } if is_tensor(&info.ty) && elem.0 != 0 => *elem,
                     _ => value.elem,
@@ -192,16 +211,23 @@ impl Onnx {
                 let row: Vec<_> = value.dims[1..].iter().map(|size| (!free).then_some(*size)).collect();
                 Ok(TensorSpec::new(info.name.clone(), dtype, row))
             })
-            .collect()
+            .collect::<Result<_, LoadError>>()?;
+        Ok((specs, cost))
     }
 
-    #[cfg_attr(not(feature = "tensors"), allow(unused_variables))]
+    /// Runs rows, no more at a time than fit the limits of a run.
     fn evaluate(&self, rows: usize, values: Vec<Value>) -> Result<Vec<Value>, Failed> {
-        match &self.engine {
-            Engine::Own(program) => program.run(values),
-            #[cfg(feature = "tensors")]
-            Engine::Tensors(tensors) => tensors.run(rows, values),
+        let given = values.iter().map(Value::count).sum::<usize>().div_ceil(rows);
+        let step = if self.single { 1 } else { self.row_cost.rows_max(given) };
+        if rows <= step {
+            return Ok(self.program.run(values)?.values);
         }
+        let mut whole = Vec::new();
+        for from in (0..rows).step_by(step) {
+            let part = rows_of(&values, from..(from + step).min(rows));
+            append(&mut whole, self.program.run(part)?.values)?;
+        }
+        Ok(whole)
     }
 
     /// The caller's tensors as the values that the graph takes.
@@ -217,29 +243,6 @@ impl Onnx {
         let each = specs.iter().zip(&self.elems).zip(batch.inputs);
         each.map(|((spec, elem), tensor)| value_of(spec, *elem, tensor, batch.rows)).collect()
     }
-}
-
-fn engine(bytes: &Bytes, model: &Model) -> Result<Engine, LoadError> {
-    let foreign = match Program::compile(model)? {
-        Ok(program) => return Ok(Engine::Own(program)),
-        Err(title) => title,
-    };
-    foreign_graph(bytes, model, &foreign)
-}
-
-/// A graph with a node that is not one of ours.
-#[cfg(feature = "tensors")]
-fn foreign_graph(bytes: &Bytes, model: &Model, foreign: &str) -> Result<Engine, LoadError> {
-    if model.graph.nodes.iter().any(|node| node.domain == "ai.onnx.ml") {
-        return Err(unsupported(format!("{foreign} in a graph with operators of ai.onnx.ml")));
-    }
-    Ok(Engine::Tensors(Box::new(Tensors::new(bytes, model)?)))
-}
-
-/// A graph with a node that is not one of ours.
-#[cfg(not(feature = "tensors"))]
-fn foreign_graph(_: &Bytes, _: &Model, foreign: &str) -> Result<Engine, LoadError> {
-    Err(unsupported(format!("the ONNX operator {foreign}; this build has no engine for it")))
 }
 
 /// A tensor of the server as the input that the graph declares; numbers of other types are converted where that
@@ -310,13 +313,14 @@ fn append(whole: &mut Vec<Value>, part: Vec<Value>) -> Result<(), Failed> {
     Ok(())
 }
 
-/// One row of each input.
-fn row_of(values: &[Value], row: usize) -> Vec<Value> {
+/// Some rows of each input.
+fn rows_of(values: &[Value], rows: std::ops::Range<usize>) -> Vec<Value> {
     let cut = |value: &Value| {
         let stride: usize = value.dims[1..].iter().product();
         let mut dims = value.dims.clone();
-        dims[0] = 1;
-        Value { dims, elem: value.elem, cells: value.cells.pick(row * stride..(row + 1) * stride) }
+        dims[0] = rows.len();
+        let places = rows.start * stride..rows.end * stride;
+        Value { dims, elem: value.elem, cells: value.cells.pick(places) }
     };
     values.iter().map(cut).collect()
 }
@@ -327,11 +331,7 @@ impl Backend for Onnx {
     }
 
     fn row_cost_ns(&self) -> u64 {
-        match &self.engine {
-            Engine::Own(program) => program.cost_ns(),
-            #[cfg(feature = "tensors")]
-            Engine::Tensors(tensors) => tensors.cost_ns(),
-        }
+        self.program.cost_ns().max(self.row_cost.work / WORK_PER_NS)
     }
 
     fn run(&self, batch: &Batch<'_>, outputs: &mut Outputs) -> Result<(), BackendError> {
@@ -339,15 +339,7 @@ impl Backend for Onnx {
         if batch.rows == 0 {
             return self.no_rows(outputs);
         }
-        let mut results = Vec::new();
-        if self.single {
-            for row in 0..batch.rows {
-                append(&mut results, self.evaluate(1, row_of(&values, row)).map_err(input_error)?)
-                    .map_err(input_error)?;
-            }
-        } else {
-            results = self.evaluate(batch.rows, values).map_err(input_error)?;
-        }
+        let results = self.evaluate(batch.rows, values).map_err(input_error)?;
         for (value, spec) in results.into_iter().zip(&self.signature.outputs) {
             if value.dims.first() != Some(&batch.rows) {
                 let what =
@@ -404,4 +396,32 @@ fn give(value: Value, spec: &TensorSpec, outputs: &mut Outputs) -> Result<(), Ba
         _ => return Err(mistyped()),
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answers(model: &Onnx, rows: usize) -> Vec<u8> {
+        let cells: Vec<f32> = (0..rows * 720).map(|at| (at % 101) as f32 / 50.0 - 1.0).collect();
+        let input = Tensor::borrowed(&cells, &[rows, 8, 9, 10]).expect("it fits");
+        let mut outputs = Outputs::new();
+        model.run(&Batch { rows, inputs: &[input] }, &mut outputs).expect("it answers");
+        outputs.tensors()[0].bytes().to_vec()
+    }
+
+    #[test]
+    fn a_batch_that_is_too_much_for_one_run_goes_in_parts_with_the_same_answers() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/net_conv_same.onnx");
+        let mut model = Onnx::load(&std::fs::read(path).expect("readable").into()).expect("it loads");
+        let (given, held) = (model.row_cost.given, model.row_cost.held);
+        assert_eq!(given, 720);
+        assert!((720..20_000).contains(&held), "{held} cells of a row");
+        assert!(model.row_cost.rows_max(given) > 1_000, "small images go together");
+        let whole = answers(&model, 5);
+        model.row_cost.held = CELLS_MAX / SHARE / 2;
+        assert_eq!(model.row_cost.rows_max(given), 2);
+        assert_eq!(model.row_cost.rows_max(2 * given), 1, "what is free grows by its square");
+        assert_eq!(answers(&model, 5), whole);
+    }
 }

@@ -1,8 +1,8 @@
 //! ONNX models, without a C library: read, checked and run as a [`models::Backend`].
 //!
 //! * [`Onnx::load`] reads a file. Graphs with operators of `ai.onnx.ml` (what exporters make of scikit-learn,
-//!   XGBoost, LightGBM) and small networks run in an executor of our own; with the feature `tensors` graphs
-//!   of other tensor operators run in rten (docs/adr/0012).
+//!   XGBoost, LightGBM) and networks (convolutions, attention, recurrence) run in an executor of our own
+//!   (docs/adr/0012).
 //! * [`convert`] writes an estimator of `models` as a file that any ONNX runtime takes.
 //! * [`quantize()`] makes the weights of matrix products integers of 8 bits.
 //! * [`is_onnx`] tells such a file from others.
@@ -17,8 +17,6 @@ mod engine;
 mod exec;
 mod proto;
 mod quantize;
-#[cfg(feature = "tensors")]
-mod tensors;
 mod wire;
 mod write;
 

@@ -100,3 +100,17 @@ fn hostile_graphs_are_refused_by_name() {
         }
     }
 }
+
+#[test]
+fn a_small_file_that_asks_for_much_is_refused_by_the_name_of_its_node() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hostile");
+    let mut count = 0;
+    for entry in std::fs::read_dir(folder).expect("the files are there") {
+        let path = entry.expect("an entry").path();
+        let error = Onnx::load(&std::fs::read(&path).expect("readable").into());
+        let error = error.expect_err(&path.display().to_string()).to_string();
+        assert!(error.contains("\"last\""), "{}: {error}", path.display());
+        count += 1;
+    }
+    assert!(count >= 10, "the files are there");
+}

@@ -1,24 +1,83 @@
 //! Products of tables: `MatMul`, `Gemm`, and ONNX-ML's linear models.
 //!
 //! Every row is summed alone and in the order of its columns, so its answer does not depend on the rows beside it.
+//! Tables with many weights go through the kernels of `gemm`.
 //!
-//! Not here: large networks, which the tensor engine runs.
+//! Not here: windows (`conv`), memory (`recurrent`).
+
+use std::borrow::Cow;
 
 use models::LoadError;
 
 use super::attrs::{Attrs, Labels};
+use super::gemm::{A, B, Plus, Right, product as kernel};
 use super::post::{Post, Single, argmax, pair};
 use super::value::{Budget, Cells, Failed, Value};
-use super::{Op, Operator, input, plain};
+use super::{Op, Operator, input};
 
 /// The operator of a node, if it is one of these.
 pub(crate) fn operator(attrs: Attrs<'_>) -> Result<Option<Op>, LoadError> {
     match attrs.node.op.as_str() {
-        "MatMul" => {
-            Ok(Some(plain(|inputs, budget| Ok(vec![matmul(input(inputs, 0)?, input(inputs, 1)?, budget)?]))))
-        }
+        "MatMul" => Ok(Some(Box::new(MatMul::default()))),
         "Gemm" => gemm(attrs).map(Some),
         _ => Ok(None),
+    }
+}
+
+/// From so many weights on the kernels of `gemm` are quicker than the plain loop. Rows do not count: their bits may not
+/// depend on how many there are.
+const WEIGHTS_MIN: usize = 2048;
+
+/// A constant on the right, laid out.
+#[derive(Default)]
+struct Constant {
+    packed: Option<Right>,
+    weights: usize,
+}
+
+impl Constant {
+    fn prepare(&mut self, constants: &[Option<&Value>], turned: bool) {
+        let Some(value) = constants.get(1).copied().flatten() else { return };
+        self.weights = value.count();
+        if let (&[rows, columns], Cells::F32(cells)) = (value.dims.as_slice(), &value.cells)
+            && cells.len() >= WEIGHTS_MIN
+        {
+            let shape = if turned { (columns, rows) } else { (rows, columns) };
+            self.packed = Some(Right::pack(cells, shape, turned));
+        }
+    }
+
+    fn cost_ns(&self) -> u64 {
+        (self.weights as u64 / 8).max(100)
+    }
+
+    fn detail(&self) -> String {
+        if self.weights == 0 { String::new() } else { format!("{} weights", self.weights) }
+    }
+}
+
+#[derive(Default)]
+struct MatMul {
+    constant: Constant,
+}
+
+impl Operator for MatMul {
+    fn prepare(&mut self, constants: &[Option<&Value>]) -> Result<(), Failed> {
+        self.constant.prepare(constants, false);
+        Ok(())
+    }
+
+    fn run(&self, inputs: &[Option<&Value>], budget: &mut Budget) -> Result<Vec<Value>, Failed> {
+        let right = self.constant.packed.as_ref();
+        Ok(vec![matmul(input(inputs, 0)?, input(inputs, 1)?, right, budget)?])
+    }
+
+    fn cost_ns(&self) -> u64 {
+        self.constant.cost_ns()
+    }
+
+    fn detail(&self) -> String {
+        self.constant.detail()
     }
 }
 
@@ -38,7 +97,7 @@ fn product<X: Number>(a: &[X], b: &[X], (n, k, m): (usize, usize, usize), out: &
     }
 }
 
-fn matmul(a: &Value, b: &Value, budget: &mut Budget) -> Result<Value, Failed> {
+fn matmul(a: &Value, b: &Value, packed: Option<&Right>, budget: &mut Budget) -> Result<Value, Failed> {
     let refuse = || format!("the shapes {:?} and {:?} do not multiply", a.dims, b.dims);
     // One dimension is a row on the left and a column on the right, and is dropped from the result.
     let (mut left, mut right) = (a.dims.clone(), b.dims.clone());
@@ -59,6 +118,7 @@ fn matmul(a: &Value, b: &Value, budget: &mut Budget) -> Result<Value, Failed> {
     let mut dims = pairs.dims.clone();
     dims.extend([n, m]);
     let count = budget.claim(&dims)?;
+    budget.work(count, k)?;
     macro_rules! run {
         ($x:expr, $y:expr, $zero:expr, $wrap:path) => {{
             let mut out = vec![$zero; count];
@@ -70,6 +130,20 @@ fn matmul(a: &Value, b: &Value, budget: &mut Budget) -> Result<Value, Failed> {
         }};
     }
     let cells = match (&a.cells, &b.cells) {
+        (Cells::F32(x), Cells::F32(y)) if k * m >= WEIGHTS_MIN => {
+            let mut out = vec![0.0; count];
+            if right.len() == 2 {
+                let y = packed.map_or(B::Plain(y), B::Packed);
+                kernel(&mut out, A::Plain(x), y, (count / m, k, m), Plus::Nothing)?;
+            } else {
+                for (index, (i, j)) in pairs.places().enumerate() {
+                    let (x, y) = (&x[i * n * k..(i + 1) * n * k], &y[j * k * m..(j + 1) * k * m]);
+                    let out = &mut out[index * n * m..(index + 1) * n * m];
+                    kernel(out, A::Plain(x), B::Plain(y), (n, k, m), Plus::Nothing)?;
+                }
+            }
+            Cells::F32(out)
+        }
         (Cells::F32(x), Cells::F32(y)) => run!(x, y, 0_f32, Cells::F32),
         (Cells::F64(x), Cells::F64(y)) => run!(x, y, 0_f64, Cells::F64),
         _ => return Err(format!("{} times {}", a.elem.name(), b.elem.name())),
@@ -92,21 +166,71 @@ fn turned(value: &Value) -> Result<Value, Failed> {
     Ok(Value { dims: vec![m, n], elem: value.elem, cells: value.cells.pick(places) })
 }
 
+struct Gemm {
+    alpha: f32,
+    beta: f32,
+    turn_a: bool,
+    turn_b: bool,
+    constant: Constant,
+}
+
 fn gemm(attrs: Attrs<'_>) -> Result<Op, LoadError> {
     let (alpha, beta) = (attrs.float_or("alpha", 1.0)?, attrs.float_or("beta", 1.0)?);
     let (turn_a, turn_b) = (attrs.int_or("transA", 0)? != 0, attrs.int_or("transB", 0)? != 0);
-    Ok(plain(move |inputs, budget| {
-        let side = |at: usize, turn: bool| -> Result<Value, Failed> {
+    Ok(Box::new(Gemm { alpha, beta, turn_a, turn_b, constant: Constant::default() }))
+}
+
+impl Operator for Gemm {
+    fn prepare(&mut self, constants: &[Option<&Value>]) -> Result<(), Failed> {
+        self.constant.prepare(constants, self.turn_b);
+        Ok(())
+    }
+
+    fn run(&self, inputs: &[Option<&Value>], budget: &mut Budget) -> Result<Vec<Value>, Failed> {
+        let side = |at: usize, turn: bool| -> Result<Cow<'_, Value>, Failed> {
             let value = input(inputs, at)?;
-            if turn { turned(value) } else { Ok(value.clone()) }
+            Ok(if turn { Cow::Owned(turned(value)?) } else { Cow::Borrowed(value) })
         };
-        let mut result = matmul(&side(0, turn_a)?, &side(1, turn_b)?, budget)?;
-        scale(&mut result, alpha);
+        let a = side(0, self.turn_a)?;
+        let mut result = match &self.constant.packed {
+            Some(packed) => laid_out(&a, input(inputs, 1)?, (packed, self.turn_b), budget)?,
+            None => matmul(&a, &*side(1, self.turn_b)?, None, budget)?,
+        };
+        scale(&mut result, self.alpha);
         let Some(addend) = inputs.get(2).copied().flatten() else { return Ok(vec![result]) };
         let mut addend = addend.clone();
-        scale(&mut addend, beta);
+        scale(&mut addend, self.beta);
         Ok(vec![super::math::add().apply(&result, &addend, budget)?])
-    }))
+    }
+
+    fn cost_ns(&self) -> u64 {
+        self.constant.cost_ns()
+    }
+
+    fn detail(&self) -> String {
+        self.constant.detail()
+    }
+}
+
+/// A table times constants that are laid out already.
+fn laid_out(
+    a: &Value,
+    b: &Value,
+    (packed, turned): (&Right, bool),
+    budget: &mut Budget,
+) -> Result<Value, Failed> {
+    let refuse = || format!("the shapes {:?} and {:?} do not multiply", a.dims, b.dims);
+    let (&[n, k], &[rows, columns]) = (a.dims.as_slice(), b.dims.as_slice()) else { return Err(refuse()) };
+    let (inner, m) = if turned { (columns, rows) } else { (rows, columns) };
+    let Cells::F32(cells) = &a.cells else { return Err(format!("{} times float", a.elem.name())) };
+    if k != inner {
+        return Err(refuse());
+    }
+    let count = budget.claim(&[n, m])?;
+    budget.work(count, k)?;
+    let mut out = vec![0.0; count];
+    kernel(&mut out, A::Plain(cells), B::Packed(packed), (n, k, m), Plus::Nothing)?;
+    Ok(Value::f32s(&[n, m], out))
 }
 
 fn scale(value: &mut Value, by: f32) {

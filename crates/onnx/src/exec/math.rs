@@ -38,7 +38,8 @@ pub(crate) fn operator(attrs: Attrs<'_>) -> Result<Option<Op>, LoadError> {
     if let Some(function) = unary(op) {
         return Ok(Some(plain(move |inputs, _| Ok(vec![function.apply(input(inputs, 0)?)?]))));
     }
-    if let Some(function) = binary(op) {
+    let cut = op == "Mod" && attrs.int_or("fmod", 0)? != 0;
+    if let Some(function) = binary(if cut { "fmod" } else { op }) {
         return Ok(Some(plain(move |inputs, budget| {
             let mut result = input(inputs, 0)?.clone();
             // `Sum`, `Max` and `Min` take any number of inputs.
@@ -63,6 +64,15 @@ pub(crate) fn operator(attrs: Attrs<'_>) -> Result<Option<Op>, LoadError> {
             return Ok(Some(plain(|inputs, _| {
                 let value = input(inputs, 0)?;
                 Ok(vec![Value::truths(&value.dims, value.to_truths()?.iter().map(|x| !x).collect())])
+            })));
+        }
+        "IsInf" if attrs.int_or("detect_negative", 1)? == 1 && attrs.int_or("detect_positive", 1)? == 1 => {
+            return Ok(Some(plain(|inputs, _| {
+                let value = input(inputs, 0)?;
+                Ok(vec![Value::truths(
+                    &value.dims,
+                    value.to_f64s()?.iter().map(|x| x.is_infinite()).collect(),
+                )])
             })));
         }
         "IsNaN" => {
@@ -113,6 +123,12 @@ fn unary(op: &str) -> Option<Unary> {
         "Round" => of!(f32::round_ties_even, f64::round_ties_even),
         "Sin" => of!(f32::sin, f64::sin),
         "Cos" => of!(f32::cos, f64::cos),
+        "Tan" => of!(f32::tan, f64::tan),
+        "Asin" => of!(f32::asin, f64::asin),
+        "Acos" => of!(f32::acos, f64::acos),
+        "Atan" => of!(f32::atan, f64::atan),
+        "Sinh" => of!(f32::sinh, f64::sinh),
+        "Cosh" => of!(f32::cosh, f64::cosh),
         "Sign" => of!(sign_single, sign_double),
         _ => return None,
     })
@@ -165,6 +181,12 @@ pub(crate) fn narrow(elem: Elem, x: i64) -> i64 {
     }
 }
 
+/// The rest of a division that rounds down.
+fn floored(a: i64, b: i64) -> Option<i64> {
+    let rest = (b != 0).then(|| a.wrapping_rem(b))?;
+    Some(if rest != 0 && (rest < 0) != (b < 0) { rest + b } else { rest })
+}
+
 fn binary(op: &str) -> Option<Binary> {
     macro_rules! of {
         ($f:expr, $g:expr, $h:expr) => {
@@ -176,6 +198,8 @@ fn binary(op: &str) -> Option<Binary> {
         "Sub" => of!(|a, b| a - b, |a, b| a - b, |a, b| Some(a.wrapping_sub(b))),
         "Mul" => of!(|a, b| a * b, |a, b| a * b, |a, b| Some(a.wrapping_mul(b))),
         "Div" => of!(|a, b| a / b, |a, b| a / b, |a, b| (b != 0).then(|| a.wrapping_div(b))),
+        "Mod" => of!(|a, b| a - (a / b).floor() * b, |a, b| a - (a / b).floor() * b, floored),
+        "fmod" => of!(|a, b| a % b, |a, b| a % b, |a, b| (b != 0).then(|| a.wrapping_rem(b))),
         "Pow" => of!(f32::powf, f64::powf, |a, b| Some((a as f64).powf(b as f64) as i64)),
         // A missing number is the answer, as numpy's `maximum` has it.
         "Max" => of!(

@@ -1,23 +1,35 @@
 //! The executor of our own: a graph's nodes in the file's order, each one an [`Operator`].
 //!
-//! It runs what the tensor engine has not (`ai.onnx.ml`: trees, linear models, encoders) together with the plain
-//! operators that exporters put around those, in the element types of the file, `double` and `int64` included.
-//! Everything is decided at load: names become slots, attributes become operators, and a value is dropped after
-//! its last reader.
+//! It runs `ai.onnx.ml` (trees, linear models, encoders), networks (convolutions, attention, recurrence) and the
+//! plain operators around them, in the element types of the file, `double` and `int64` included. Everything is decided
+//! at load: names become slots, attributes become operators, constant weights are laid out, and a value is dropped
+//! after its last reader.
+//!
+//! A file is not trusted with memory or time: before an operator makes a value it claims the cells, and says how many
+//! products it takes, from a [`Budget`] that is the run's.
 //!
 //! Not here: files (`proto`), batches of the server (`engine`).
 
+mod activation;
 mod attrs;
+mod conv;
 mod ensemble;
+mod gemm;
 mod linear;
 mod math;
 mod movement;
+mod norm;
+mod places;
+mod pool;
 mod post;
 mod quantized;
+mod recurrent;
 mod reduce;
+mod resize;
 mod table;
 mod trees;
 pub(crate) mod value;
+mod window;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -28,11 +40,16 @@ use crate::proto::{Graph, Model, Node, Type, unsupported};
 use attrs::Attrs;
 use value::{Budget, Failed, Value};
 
-/// Cells that one run may make.
-const CELLS_MAX: usize = 256 << 20;
+/// Cells that a run may hold at once.
+pub(crate) const CELLS_MAX: usize = 256 << 20;
 
 /// One node, ready to run.
 pub(crate) trait Operator: Send + Sync {
+    /// Told once at load which inputs are constants of the file.
+    fn prepare(&mut self, _constants: &[Option<&Value>]) -> Result<(), Failed> {
+        Ok(())
+    }
+
     /// The outputs for these inputs; `None` is an optional input that is left out.
     fn run(&self, inputs: &[Option<&Value>], budget: &mut Budget) -> Result<Vec<Value>, Failed>;
 
@@ -108,7 +125,24 @@ fn operator(node: &Node, opset: i64) -> Result<Option<Op>, LoadError> {
     if let Some(op) = quantized::operator(attrs)? {
         return Ok(Some(op));
     }
-    movement::operator(attrs, opset)
+    if let Some(op) = movement::operator(attrs, opset)? {
+        return Ok(Some(op));
+    }
+    network(attrs, opset)
+}
+
+/// The operators of networks.
+fn network(attrs: Attrs<'_>, opset: i64) -> Result<Option<Op>, LoadError> {
+    for family in [conv::operator, pool::operator, norm::operator, recurrent::operator, activation::operator]
+    {
+        if let Some(op) = family(attrs)? {
+            return Ok(Some(op));
+        }
+    }
+    if let Some(op) = resize::operator(attrs, opset)? {
+        return Ok(Some(op));
+    }
+    places::operator(attrs, opset)
 }
 
 struct Step {
@@ -118,6 +152,15 @@ struct Step {
     outputs: Vec<Option<usize>>,
     /// Slots that nobody reads afterwards.
     free: Vec<usize>,
+}
+
+/// What came of a run.
+pub(crate) struct Run {
+    pub(crate) values: Vec<Value>,
+    /// Cells that it held at once, at most.
+    pub(crate) peak: usize,
+    /// Its work; see [`value::WORK_PER_NS`].
+    pub(crate) work: u64,
 }
 
 /// A graph that can be run.
@@ -182,9 +225,17 @@ impl Program {
             let opset = model.opset(&node.domain);
             let opset = opset
                 .ok_or_else(|| unsupported(format!("{title}: the model names no opset of its domain")))?;
-            let Some(op) = operator(node, opset)? else { return Ok(Err(title)) };
+            let Some(mut op) = operator(node, opset)? else { return Ok(Err(title)) };
             let slot_of = |name: &String| (!name.is_empty()).then(|| names.find(name, &title)).transpose();
             let inputs = node.inputs.iter().map(slot_of).collect::<Result<Vec<_>, _>>()?;
+            let constant = |slot: &Option<usize>| {
+                // They are defined right after the inputs, one slot each.
+                let at = slot.as_ref()?.checked_sub(program.inputs.len())?;
+                program.constants.get(at).map(|(_, value)| value)
+            };
+            let constants: Vec<Option<&Value>> = inputs.iter().map(constant).collect();
+            let prepared = op.prepare(&constants);
+            prepared.map_err(|what| unsupported(format!("{title}: {what}")))?;
             let mut outputs = Vec::with_capacity(node.outputs.len());
             for name in &node.outputs {
                 outputs.push((!name.is_empty()).then(|| names.define(name)).transpose()?);
@@ -217,8 +268,9 @@ impl Program {
     }
 
     /// Runs the graph on the caller's inputs, in the order of the file.
-    pub(crate) fn run(&self, given: Vec<Value>) -> Result<Vec<Value>, Failed> {
+    pub(crate) fn run(&self, given: Vec<Value>) -> Result<Run, Failed> {
         let mut budget = Budget::new(CELLS_MAX);
+        let mut live: usize = given.iter().map(Value::count).sum();
         let mut slots: Vec<Option<Cow<'_, Value>>> = vec![None; self.slots];
         for (slot, value) in &self.constants {
             slots[*slot] = Some(Cow::Borrowed(value));
@@ -227,6 +279,7 @@ impl Program {
             slots[*slot] = Some(Cow::Owned(value));
         }
         for step in &self.steps {
+            budget.start(live)?;
             let made = {
                 let inputs: Vec<Option<&Value>> =
                     step.inputs.iter().map(|slot| slot.and_then(|slot| slots[slot].as_deref())).collect();
@@ -237,18 +290,22 @@ impl Program {
             }
             for (slot, value) in step.outputs.iter().zip(made) {
                 if let Some(slot) = slot {
+                    live += value.count();
                     slots[*slot] = Some(Cow::Owned(value));
                 }
             }
             for slot in &step.free {
-                slots[*slot] = None;
+                if let Some(Cow::Owned(value)) = slots[*slot].take() {
+                    live -= value.count();
+                }
             }
         }
         let take = |slot: &usize| {
             let value = slots[*slot].as_deref().cloned();
             value.ok_or_else(|| "an output was never made".to_owned())
         };
-        self.outputs.iter().map(take).collect()
+        let values = self.outputs.iter().map(take).collect::<Result<_, _>>()?;
+        Ok(Run { values, peak: budget.peak(), work: budget.work_done() })
     }
 
     /// Roughly the nanoseconds that a row takes.

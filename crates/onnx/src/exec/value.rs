@@ -189,15 +189,33 @@ fn raw_cells(raw: &[u8], elem: Elem) -> Option<Cells> {
     })
 }
 
-/// How many cells one run may make, so that a small file cannot ask for all memory.
+/// Products that a core makes in a nanosecond, roughly: the unit of a run's work.
+pub(crate) const WORK_PER_NS: u64 = 16;
+/// The work of a cell that is made.
+const WORK_PER_CELL: u64 = 32;
+/// Work of a run, at most: about a minute.
+pub(crate) const WORK_MAX: u64 = 1 << 40;
+
+/// How many cells a run may hold and how much it may compute, so that a small file cannot ask for all memory or time.
 #[derive(Debug)]
 pub(crate) struct Budget {
+    cells_max: usize,
     left: usize,
+    least: usize,
+    work: u64,
 }
 
 impl Budget {
     pub(crate) fn new(cells_max: usize) -> Self {
-        Self { left: cells_max }
+        Self { cells_max, left: cells_max, least: cells_max, work: 0 }
+    }
+
+    /// Begins an operator while values of `live` cells are held.
+    pub(crate) fn start(&mut self, live: usize) -> Result<(), Failed> {
+        self.left =
+            self.cells_max.checked_sub(live).ok_or("the values exceed the limit on cells of a run")?;
+        self.least = self.least.min(self.left);
+        Ok(())
     }
 
     /// Claims the cells of a shape and tells how many.
@@ -207,7 +225,32 @@ impl Budget {
         let count =
             count.ok_or_else(|| format!("a result of shape {dims:?} exceeds the limit on cells of a run"))?;
         self.left -= count;
+        self.least = self.least.min(self.left);
+        self.spend(count as u64 * WORK_PER_CELL)?;
         Ok(count)
+    }
+
+    /// Claims the products behind `cells`, `depth` each.
+    pub(crate) fn work(&mut self, cells: usize, depth: usize) -> Result<(), Failed> {
+        self.spend((cells as u64).saturating_mul(depth as u64))
+    }
+
+    /// Claims the steps behind `cells`, `depth` each, that are made one by one.
+    pub(crate) fn plod(&mut self, cells: usize, depth: usize) -> Result<(), Failed> {
+        self.work(cells, depth.saturating_mul(WORK_PER_NS as usize))
+    }
+
+    fn spend(&mut self, work: u64) -> Result<(), Failed> {
+        self.work = self.work.saturating_add(work);
+        if self.work > WORK_MAX { Err("it exceeds the limit on the work of a run".into()) } else { Ok(()) }
+    }
+
+    pub(crate) fn peak(&self) -> usize {
+        self.cells_max - self.least
+    }
+
+    pub(crate) fn work_done(&self) -> u64 {
+        self.work
     }
 }
 
