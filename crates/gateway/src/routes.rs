@@ -3,16 +3,15 @@
 use std::{
     collections::HashMap,
     net::Ipv4Addr,
-    pin::pin,
     sync::{PoisonError, RwLock},
 };
 
-use futures::StreamExt;
+use futures::{StreamExt, stream::BoxStream};
 use k8s_openapi::api::core::v1::Service;
 use kube::{
     Api, Client, ResourceExt,
     api::{ApiResource, DynamicObject, GroupVersionKind},
-    runtime::{WatchStreamExt, watcher, watcher::Event},
+    runtime::{watcher, watcher::Event},
 };
 
 /// Port of every InferenceService's Service that an unprivileged server can listen on too.
@@ -142,8 +141,10 @@ fn by_path(path: &str) -> Option<(Target, &str)> {
 /// Keeps the routes true until dropped.
 pub async fn follow(client: Client, routes: std::sync::Arc<Routes>) {
     let kind = GroupVersionKind::gvk("serving.kserve.io", "v1beta1", "InferenceService");
-    let inference_services: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::from_gvk(&kind));
-    let services: Api<Service> = Api::all(client);
+    let kind = ApiResource::from_gvk(&kind);
+    let inference_services = Api::<DynamicObject>::all_with(client.clone(), &kind);
+    let inference_services = cluster::watch_with(inference_services, &kind, watcher::Config::default());
+    let services = cluster::watch(Api::<Service>::all(client), watcher::Config::default());
     let first = each(inference_services, |event| match event {
         Event::Apply(object) | Event::InitApply(object) => routes.set_inference_service(&object),
         Event::Delete(object) => routes.remove_inference_service(&object),
@@ -157,11 +158,10 @@ pub async fn follow(client: Client, routes: std::sync::Arc<Routes>) {
     tokio::join!(first, second);
 }
 
-async fn each<K>(api: Api<K>, mut handle: impl FnMut(Event<K>))
-where
-    K: kube::Resource + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + 'static,
-{
-    let mut events = pin!(watcher(api, watcher::Config::default()).default_backoff());
+async fn each<K>(
+    mut events: BoxStream<'static, watcher::Result<Event<K>>>,
+    mut handle: impl FnMut(Event<K>),
+) {
     while let Some(event) = events.next().await {
         match event {
             Ok(event) => handle(event),

@@ -11,7 +11,7 @@ use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::Api;
 use kube::runtime::reflector::{self, Store};
-use kube::runtime::{WatchStreamExt, watcher};
+use kube::runtime::watcher;
 use pod_protocol::shim::{Event, Request, folder};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -330,8 +330,7 @@ fn key_of(data_dir: &Path) -> String {
 
 async fn watch_services(client: kube::Client, writer: reflector::store::Writer<Service>) {
     let services: Api<Service> = Api::all(client);
-    let stream =
-        reflector::reflector(writer, watcher(services, watcher::Config::default()).default_backoff());
+    let stream = reflector::reflector(writer, cluster::watch(services, watcher::Config::default()));
     let mut stream = pin!(stream);
     while stream.next().await.is_some() {}
 }
@@ -345,7 +344,7 @@ async fn watch_pods(context: Arc<Context>, told: Told) {
     let pods: Api<Pod> = Api::all(context.config.client.clone());
     let selector = format!("spec.nodeName={}", context.config.name);
     let config = watcher::Config::default().fields(&selector);
-    let mut stream = pin!(watcher(pods, config).default_backoff());
+    let mut stream = cluster::watch(pods, config);
     let mut tasks = Tasks { context, told, known: BTreeMap::new(), workers: BTreeMap::new() };
     let mut listed: Option<BTreeSet<String>> = None;
     while let Some(event) = stream.next().await {

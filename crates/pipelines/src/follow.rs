@@ -9,7 +9,6 @@ use api::workflow::Workflow;
 use futures::TryStreamExt;
 use kube::Api;
 use kube::api::{ApiResource, DynamicObject};
-use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use sqlx::Row;
 
@@ -22,9 +21,10 @@ use crate::{row, rows, wire};
 /// A row that cannot be written now is written by the next event or by the next list, so failures are only told.
 pub(crate) async fn run(db: &Db, client: kube::Client) -> Result<()> {
     // Untyped, so that one object that does not fit the type is skipped instead of ending every list.
-    let api = Api::<DynamicObject>::all_with(client, &ApiResource::erase::<Workflow>(&()));
+    let kind = ApiResource::erase::<Workflow>(&());
+    let api = Api::<DynamicObject>::all_with(client, &kind);
     let config = watcher::Config::default().labels(api::workflow::label::RUN_ID);
-    let mut events = Box::pin(watcher::watcher(api, config).default_backoff());
+    let mut events = cluster::watch_with(api, &kind, config);
     let mut listed: Option<BTreeSet<String>> = None;
     loop {
         let event = match events.try_next().await {
@@ -58,7 +58,7 @@ pub(crate) async fn run(db: &Db, client: kube::Client) -> Result<()> {
 
 fn derived(workflow: DynamicObject) -> Option<row::Derived> {
     let name = workflow.metadata.name.clone().unwrap_or_default();
-    let typed = serde_json::to_value(workflow).and_then(serde_json::from_value::<Workflow>);
+    let typed = serde_json::to_value(workflow).and_then(|tree| cluster::read::<Workflow>(&tree));
     match typed {
         Ok(workflow) => row::derive(&workflow),
         Err(error) => {

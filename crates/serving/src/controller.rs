@@ -9,6 +9,7 @@ use futures::StreamExt;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams, PostParams};
+use kube::core::PartialObjectMeta;
 use kube::runtime::controller::{Action, Controller};
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
@@ -39,15 +40,19 @@ pub async fn run(client: Client, config: Config) {
     let controller = Controller::new(Api::<InferenceService>::all(client.clone()), all.clone());
     // A runtime that comes, goes or changes may concern any InferenceService.
     let store = controller.store();
-    let touched = move |_: DynamicObject| {
+    let touched = move |_: PartialObjectMeta<DynamicObject>| {
         store.state().iter().map(|service| ObjectRef::from_obj(service.as_ref())).collect::<Vec<_>>()
     };
+    // Of these the metadata alone says whom they concern, so one type does for all.
+    let deployments = ApiResource::erase::<Deployment>(&());
+    let services = ApiResource::erase::<Service>(&());
+    let pods = ApiResource::erase::<Pod>(&());
     let cluster_runtimes = runtime_resource("ClusterServingRuntime");
     let runtimes = runtime_resource("ServingRuntime");
     controller
-        .owns(Api::<Deployment>::all(client.clone()), mine.clone())
-        .owns(Api::<Service>::all(client.clone()), mine.clone())
-        .watches(Api::<Pod>::all(client.clone()), mine, |pod| owner_of(&pod))
+        .owns_with::<DynamicObject>(Api::all_with(client.clone(), &deployments), deployments, mine.clone())
+        .owns_with::<DynamicObject>(Api::all_with(client.clone(), &services), services, mine.clone())
+        .watches_with(Api::all_with(client.clone(), &pods), pods, mine, |pod| owner_of(&pod))
         .watches_with(
             Api::all_with(client.clone(), &cluster_runtimes),
             cluster_runtimes,
@@ -68,7 +73,7 @@ fn runtime_resource(kind: &str) -> ApiResource {
     ApiResource::from_gvk(&GroupVersionKind::gvk(api::serving::GROUP, "v1alpha1", kind))
 }
 
-fn owner_of(pod: &Pod) -> Option<ObjectRef<InferenceService>> {
+fn owner_of(pod: &PartialObjectMeta<DynamicObject>) -> Option<ObjectRef<InferenceService>> {
     let name = pod.labels().get(LABEL)?;
     Some(ObjectRef::new(name).within(&pod.namespace()?))
 }

@@ -102,8 +102,8 @@ impl Controller {
     pub async fn run(mut self) {
         let workflows: Api<Workflow> = Api::all(self.client.clone());
         let pods: Api<Pod> = Api::all(self.client.clone());
-        let mut workflows = watcher::watcher(workflows, watcher::Config::default()).boxed();
-        let mut pods = watcher::watcher(pods, watcher::Config::default().labels(label::WORKFLOW)).boxed();
+        let mut workflows = cluster::watch(workflows, watcher::Config::default());
+        let mut pods = cluster::watch(pods, watcher::Config::default().labels(label::WORKFLOW));
         loop {
             tokio::select! {
                 Some(event) = workflows.next() => match event {

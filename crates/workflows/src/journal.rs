@@ -158,7 +158,7 @@ impl Journal {
         WorkflowJournal {
             api_version: "slipway.dev/v1alpha1".into(),
             kind: "WorkflowJournal".into(),
-            metadata: serde_json::from_value(metadata).expect("metadata is well formed"),
+            metadata: cluster::read(&metadata).expect("metadata is well formed"),
             spec: Segment { format: FORMAT, index, workflow_uid: self.owner.uid.clone(), source, records },
         }
     }

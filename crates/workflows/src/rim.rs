@@ -55,7 +55,7 @@ impl Rim {
             Ok(object) => object,
             Err(why) => return Ordered::Refused(why),
         };
-        let pod: Pod = match serde_json::from_value(object) {
+        let pod: Pod = match cluster::read(&object) {
             Ok(pod) => pod,
             Err(error) => return Ordered::Refused(format!("the pod is not valid: {error}")),
         };
@@ -118,7 +118,7 @@ impl Rim {
         if matches!(api.get_opt(name).await, Ok(Some(_))) {
             return Ok(());
         }
-        let claim = serde_json::from_value(claim).map_err(|error| format!("claim '{name}': {error}"))?;
+        let claim = cluster::read(&claim).map_err(|error| format!("claim '{name}': {error}"))?;
         match api.create(&PostParams::default(), &claim).await {
             Ok(_) => Ok(()),
             Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),

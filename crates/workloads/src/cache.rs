@@ -7,12 +7,11 @@
 //! Handlers run on every change, inside the watch's task: they only compute keys and put them in queues.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
-use std::fmt::Debug;
 use std::sync::Arc;
 
 use futures::StreamExt;
 use kube::api::Api;
-use kube::runtime::{WatchStreamExt, watcher};
+use kube::runtime::watcher;
 use kube::{Resource, ResourceExt};
 use parking_lot::{Mutex, RwLock};
 use serde::de::DeserializeOwned;
@@ -239,9 +238,9 @@ impl<K: Resource + Clone + Send + Sync + 'static> Cache<K> {
     /// Keeps the cache in step with the cluster until it is dropped. Failures are retried with backoff.
     pub async fn follow(self, api: Api<K>)
     where
-        K: DeserializeOwned + Debug,
+        K: Resource<DynamicType = ()> + DeserializeOwned,
     {
-        let mut events = watcher(api, watcher::Config::default()).default_backoff().boxed();
+        let mut events = cluster::watch(api, watcher::Config::default());
         while let Some(event) = events.next().await {
             match event {
                 Ok(event) => self.take_in(event),

@@ -1,20 +1,19 @@
 //! Objects of one kind as a watch shows them, for the proxy and the name server.
 
 use std::collections::BTreeMap;
-use std::fmt::Debug;
 
 use futures::{Stream, StreamExt, TryStreamExt};
 use kube::ResourceExt;
 use kube::api::Api;
-use kube::runtime::{WatchStreamExt, watcher};
+use kube::runtime::watcher;
 use serde::de::DeserializeOwned;
 
 /// Every change of a kind, for ever; failures are logged and retried with backoff.
 pub(super) fn changes<K>(api: Api<K>) -> impl Stream<Item = watcher::Event<K>> + Send
 where
-    K: kube::Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    K: kube::Resource<DynamicType = ()> + DeserializeOwned + Send + 'static,
 {
-    let events = watcher(api, watcher::Config::default()).default_backoff();
+    let events = cluster::watch(api, watcher::Config::default());
     events
         .inspect_err(|error| tracing::warn!(%error, "a watch of the network failed; it is retried"))
         .filter_map(|event| futures::future::ready(event.ok()))

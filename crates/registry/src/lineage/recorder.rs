@@ -10,8 +10,7 @@ use std::time::Duration;
 use api::workflow::{Workflow, label};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
 
 use super::derive::{PodFacts, RunRecord, STAND_IN_ANNOTATION, derive};
@@ -41,11 +40,9 @@ struct State {
 
 /// Records for ever. Ends only when both watches end, which they do not.
 pub async fn run(client: Client, registry: Registry) {
-    let workflows =
-        watcher(Api::<Workflow>::all(client.clone()), watcher::Config::default()).default_backoff();
+    let mut workflows = cluster::watch(Api::<Workflow>::all(client.clone()), watcher::Config::default());
     let selector = watcher::Config::default().labels(label::WORKFLOW);
-    let pods = watcher(Api::<Pod>::all(client), selector).default_backoff();
-    let (mut workflows, mut pods) = (workflows.boxed(), pods.boxed());
+    let mut pods = cluster::watch(Api::<Pod>::all(client), selector);
     let mut state = State::default();
     loop {
         let retry = !state.changed.is_empty();

@@ -107,7 +107,7 @@ impl Volumes {
             "metadata": {"name": STANDARD, "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}},
             "reclaimPolicy": "Delete", "volumeBindingMode": "Immediate",
         });
-        let Ok(class) = serde_json::from_value::<StorageClass>(class) else { return };
+        let Ok(class) = cluster::read::<StorageClass>(&class) else { return };
         let api: Api<StorageClass> = Api::all(self.context.client.clone());
         match api.create(&PostParams::default(), &class).await {
             Ok(created) => self.context.classes.observe(created),
