@@ -93,6 +93,22 @@ pub fn candidates(kind: Kind, places: &Places) -> Result<Vec<PathBuf>, Error> {
     if found.is_empty() { Err(Error::NotFound { library: kind.name(), looked }) } else { Ok(found) }
 }
 
+/// Opens the first of the files that may be the library and can be opened; else the error of the best.
+pub(crate) fn open_first<T>(
+    kind: Kind,
+    places: &Places,
+    open: impl Fn(&Path) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let mut first = None;
+    for path in candidates(kind, places)? {
+        match open(&path) {
+            Ok(library) => return Ok(library),
+            Err(error) => first = first.or(Some(error)),
+        }
+    }
+    Err(first.expect("there is at least one candidate"))
+}
+
 /// The file of the highest version whose name is the stem and a version.
 fn newest(folder: &Path, stem: &str) -> Option<PathBuf> {
     let entries = std::fs::read_dir(folder).ok()?;

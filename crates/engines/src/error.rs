@@ -49,6 +49,13 @@ pub enum Error {
     Unsupported(String),
 }
 
+/// What a library says went wrong in a call: its own code and its words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failed {
+    pub(crate) code: i32,
+    pub(crate) text: String,
+}
+
 fn shown(folders: &[PathBuf]) -> String {
     let all: Vec<String> = folders.iter().map(|folder| folder.display().to_string()).collect();
     if all.is_empty() { "no folder".into() } else { all.join(", ") }

@@ -16,7 +16,7 @@ use std::path::Path;
 pub use model::Model;
 pub use options::{Level, Options, Provider};
 
-use crate::discover::{Kind, Places, candidates};
+use crate::discover::{Kind, Places, open_first};
 use crate::error::Error;
 
 /// The opened library.
@@ -32,14 +32,7 @@ impl std::fmt::Debug for Library {
 impl Library {
     /// Opens the first library of the places that can be used. It stays open.
     pub fn open(places: &Places) -> Result<Self, Error> {
-        let mut first = None;
-        for path in candidates(Kind::OnnxRuntime, places)? {
-            match Self::open_file(&path) {
-                Ok(library) => return Ok(library),
-                Err(error) => first = first.or(Some(error)),
-            }
-        }
-        Err(first.expect("there is at least one candidate"))
+        open_first(Kind::OnnxRuntime, places, Self::open_file)
     }
 
     fn open_file(path: &Path) -> Result<Self, Error> {

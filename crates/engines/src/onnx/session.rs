@@ -16,13 +16,7 @@ use models::{DType, Outputs, RANK_MAX, Shape, Storage, Tensor};
 
 use super::api::{self, Api, StatusPtr};
 use super::options::{Level, Options, Provider};
-
-/// What the library says went wrong: its code and its words.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Failed {
-    pub(super) code: i32,
-    pub(super) text: String,
-}
+pub(super) use crate::error::Failed;
 
 /// `ORT_INVALID_ARGUMENT`.
 pub(super) const INVALID_ARGUMENT: i32 = 2;

@@ -15,7 +15,7 @@ use std::path::Path;
 use codecs::wire::{put_int, put_message, put_varint};
 pub use model::Model;
 
-use crate::discover::{Kind, Places, candidates};
+use crate::discover::{Kind, Places, open_first};
 use crate::error::Error;
 
 /// The opened library.
@@ -37,14 +37,7 @@ fn is_new(version: &str) -> bool {
 impl Library {
     /// Opens the first library of the places that can be used. It stays open.
     pub fn open(places: &Places) -> Result<Self, Error> {
-        let mut first = None;
-        for path in candidates(Kind::TensorFlow, places)? {
-            match Self::open_file(&path) {
-                Ok(library) => return Ok(library),
-                Err(error) => first = first.or(Some(error)),
-            }
-        }
-        Err(first.expect("there is at least one candidate"))
+        open_first(Kind::TensorFlow, places, Self::open_file)
     }
 
     fn open_file(path: &Path) -> Result<Self, Error> {

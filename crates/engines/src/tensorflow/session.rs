@@ -19,13 +19,7 @@ use codecs::tfs::{of_tf_type, tf_type};
 use models::{DType, Outputs, RANK_MAX, Shape, Tensor};
 
 use super::api::{self, Api, Text};
-
-/// What the library says went wrong: its code (of gRPC) and its words.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Failed {
-    pub(super) code: i32,
-    pub(super) text: String,
-}
+pub(super) use crate::error::Failed;
 
 /// `TF_INVALID_ARGUMENT`.
 pub(super) const INVALID_ARGUMENT: i32 = 3;

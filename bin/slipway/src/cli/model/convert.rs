@@ -2,13 +2,11 @@
 //!
 //! Not here: what the file holds (`onnx`).
 
-use std::path::PathBuf;
-
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use infer::Disk;
 use models::Limits;
 
-use super::{DataFolder, locate};
+use super::Made;
 
 /// Writes a model as ONNX, for every other server and device.
 #[derive(Debug, clap::Args)]
@@ -21,19 +19,12 @@ pub(super) struct Args {
     /// The format to write.
     #[arg(long, value_parser = ["onnx"], default_value = "onnx")]
     to: String,
-    /// The file to write.
-    #[arg(short, long, value_name = "FILE")]
-    output: PathBuf,
-    /// Replace the file if it is there.
-    #[arg(long)]
-    force: bool,
+    #[command(flatten)]
+    made: Made,
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
-    if args.output.exists() && !args.force {
-        bail!("{} is there already; --force replaces it", args.output.display());
-    }
-    let located = locate(&args.model, &DataFolder { data: None })?;
+    let located = args.made.from(&args.model)?;
     let limits = Limits::default();
     let loaded = models::load(&Disk::new(&located.path), &limits)
         .with_context(|| format!("cannot read {}", args.model))?;
@@ -42,10 +33,10 @@ pub(super) fn run(args: &Args) -> Result<()> {
         .with_context(|| format!("cannot convert {}; `slipway serve` serves it as it is", args.model))?;
     // What was written must load: the reader is another program's author in spirit.
     let model = onnx::Onnx::load(&bytes).context("the ONNX file that was made does not load")?;
-    super::write_file(&args.output, &bytes)?;
+    args.made.write(&bytes)?;
     println!(
         "{}: {} bytes (the model {} bytes), {} nodes",
-        args.output.display(),
+        args.made.output.display(),
         bytes.len(),
         loaded.format.bytes,
         model.summary().nodes.len()

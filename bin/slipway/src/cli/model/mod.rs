@@ -86,15 +86,39 @@ fn locate(model: &str, data: &DataFolder) -> Result<Located> {
     Ok(Located { path: target.path().to_path_buf(), _fetched: Some(target) })
 }
 
-/// Writes a whole file or none: beside its place first.
-fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
-    let shown = path.display();
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file =
-        tempfile::NamedTempFile::new_in(folder).with_context(|| format!("cannot write {shown}"))?;
-    std::io::Write::write_all(&mut file, bytes).with_context(|| format!("cannot write {shown}"))?;
-    file.persist(path).with_context(|| format!("cannot write {shown}"))?;
-    Ok(())
+/// A model file that a command makes.
+#[derive(Debug, clap::Args)]
+struct Made {
+    /// The file to write.
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// Replace the file if it is there.
+    #[arg(long)]
+    force: bool,
+}
+
+impl Made {
+    /// Finds the model that it is made from, unless there is a file already that is not to be replaced.
+    fn from(&self, model: &str) -> Result<Located> {
+        anyhow::ensure!(
+            self.force || !self.output.exists(),
+            "{} is there already; --force replaces it",
+            self.output.display()
+        );
+        locate(model, &DataFolder { data: None })
+    }
+
+    /// Writes the whole file or none: beside its place first.
+    fn write(&self, bytes: &[u8]) -> Result<()> {
+        let path = &self.output;
+        let failed = || format!("cannot write {}", path.display());
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or(Path::new("."));
+        let mut file = tempfile::NamedTempFile::new_in(folder).with_context(failed)?;
+        std::io::Write::write_all(&mut file, bytes).with_context(failed)?;
+        file.persist(path).with_context(failed)?;
+        Ok(())
+    }
 }
 
 /// Rows to try a model on.

@@ -2,7 +2,7 @@
 //!
 //! Not here: the rewriting (`onnx`), comparing answers (`infer::compare`).
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -11,7 +11,7 @@ use models::table::Table;
 use models::{Backend, Batch, Limits, Outputs};
 use onnx::{Mode, Onnx};
 
-use super::{DataFile, DataFolder, locate, print_agreement};
+use super::{DataFile, Made, print_agreement};
 
 /// How long each model is measured.
 const MEASURED: Duration = Duration::from_millis(500);
@@ -24,24 +24,17 @@ const MEASURED: Duration = Duration::from_millis(500);
 pub(super) struct Args {
     /// An ONNX file, its folder, or a URI such as models:/net/1.
     model: String,
-    /// The file to write.
-    #[arg(short, long, value_name = "FILE")]
-    output: PathBuf,
+    #[command(flatten)]
+    made: Made,
     /// What becomes integers: dynamic, static or weights.
     #[arg(long, value_parser = ["dynamic", "static", "weights"], default_value = "dynamic")]
     mode: String,
     #[command(flatten)]
     data: DataFile,
-    /// Replace the file if it is there.
-    #[arg(long)]
-    force: bool,
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
-    if args.output.exists() && !args.force {
-        bail!("{} is there already; --force replaces it", args.output.display());
-    }
-    let located = locate(&args.model, &DataFolder { data: None })?;
+    let located = args.made.from(&args.model)?;
     let limits = Limits::default();
     let bytes = infer::read_model(&located.path, &limits).map_err(anyhow::Error::msg)?;
     if !onnx::is_onnx(&bytes) {
@@ -58,7 +51,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     }
     eprintln!("quantizing {}", args.model);
     let made = onnx::quantize(&bytes, mode, table.as_ref())?;
-    super::write_file(&args.output, &made.bytes)?;
+    args.made.write(&made.bytes)?;
     let share = made.bytes.len() as f64 / bytes.len() as f64 * 100.0;
     println!("size       {} bytes, {share:.1} % of {} bytes", made.bytes.len(), bytes.len());
     for node in &made.changed {
@@ -69,7 +62,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     }
     match table {
         None => println!("speed and accuracy were not measured: give --data FILE"),
-        Some(table) => measure(&located.path, &args.output, &bytes, &made.bytes, &table)?,
+        Some(table) => measure(&located.path, &args.made.output, &bytes, &made.bytes, &table)?,
     }
     Ok(())
 }
