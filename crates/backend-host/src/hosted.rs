@@ -12,7 +12,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use models::{
-    Backend, BackendError, Batch, DType, Entry, Outputs, Shape, Signature, Tensor, TensorSpec, default_entry,
+    Backend, BackendError, Batch, DType, Entry, Outputs, Shape, Signature, Tensor, TensorSpec, WorkerCounts,
+    default_entry,
 };
 use parking_lot::Mutex;
 
@@ -143,6 +144,7 @@ impl Hosted {
                 }
                 Err(failure) => failure,
             };
+            self.count(&failure);
             if failure.spares_the_lane() {
                 self.pool.put(line);
             } else {
@@ -153,6 +155,15 @@ impl Hosted {
             if !matches!(failure, Failure::Unsent) {
                 return Err(self.error(failure));
             }
+        }
+    }
+
+    fn count(&self, failure: &Failure) {
+        let events = &self.pool.events;
+        match failure {
+            Failure::Hung => drop(events.timeouts.fetch_add(1, Relaxed)),
+            Failure::Gone => drop(events.crashes.fetch_add(1, Relaxed)),
+            Failure::Unsent | Failure::Broken(_) | Failure::Refused(..) | Failure::TooLarge(_) => {}
         }
     }
 
@@ -333,6 +344,19 @@ impl Backend for Hosted {
 
     fn workers(&self) -> Option<usize> {
         Some(self.spec.workers.max(1) * self.spec.lanes.max(1))
+    }
+
+    fn worker_counts(&self) -> Option<WorkerCounts> {
+        let events = &self.pool.events;
+        let (lanes, waiting) = self.pool.lanes_and_waiting();
+        Some(WorkerCounts {
+            alive: (lanes / self.spec.lanes.max(1)) as u64,
+            waiting: waiting as u64,
+            restarts: events.restarts.load(Relaxed),
+            timeouts: events.timeouts.load(Relaxed),
+            crashes: events.crashes.load(Relaxed),
+            lines_dropped: events.lines_dropped.load(Relaxed),
+        })
     }
 
     fn takes_documents(&self) -> bool {

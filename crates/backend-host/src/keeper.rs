@@ -127,6 +127,7 @@ impl Keeper {
             };
             if !self.stop.is_asked() {
                 let pause = pause(ends);
+                self.pool.events.restarts.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(model, worker, end, ?pause, "a worker ended and is started again");
                 self.stop.wait(None, Some(pause));
             }
@@ -154,9 +155,10 @@ impl Keeper {
         let tail = Arc::new(Tail::default());
         let (model, worker, own, output) =
             (spec.load.name.clone(), self.worker, tail.clone(), started.output);
+        let pool = self.pool.clone();
         let (told, silent) = crossbeam_channel::bounded::<()>(0);
         let follow = move || {
-            logs::follow(output, &model, worker, &own);
+            logs::follow(output, &model, worker, &own, &pool.events.lines_dropped);
             drop(told);
         };
         let follower = std::thread::Builder::new().name("worker-log".into()).spawn(follow);

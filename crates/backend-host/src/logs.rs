@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -86,8 +87,15 @@ impl Lines {
     }
 }
 
-/// Reads until the worker and all that it started have closed their ends.
-pub(crate) fn follow(mut output: impl Read, model: &str, worker: usize, tail: &Arc<Tail>) {
+/// Reads until the worker and all that it started have closed their ends. Lines that are not logged are counted in
+/// `all_dropped`.
+pub(crate) fn follow(
+    mut output: impl Read,
+    model: &str,
+    worker: usize,
+    tail: &Arc<Tail>,
+    all_dropped: &AtomicU64,
+) {
     let mut budget = Budget::new(Instant::now());
     let mut lines = Lines::default();
     let mut dropped = 0_u64;
@@ -101,6 +109,7 @@ pub(crate) fn follow(mut output: impl Read, model: &str, worker: usize, tail: &A
             tracing::info!(model, worker, "worker: {text}");
         } else {
             dropped += 1;
+            all_dropped.fetch_add(1, Relaxed);
         }
         tail.push(text);
     };
@@ -163,7 +172,9 @@ mod tests {
     fn the_last_line_that_says_something_explains() {
         let tail = Arc::new(Tail::default());
         let printed = (0..100).map(|i| format!("line {i}\n")).collect::<String>() + "ValueError: no\n\n";
-        follow(printed.as_bytes(), "m", 0, &tail);
+        let dropped = AtomicU64::new(0);
+        follow(printed.as_bytes(), "m", 0, &tail, &dropped);
+        assert_eq!(dropped.load(Relaxed), 0);
         assert_eq!(tail.last().as_deref(), Some("ValueError: no"));
         assert_eq!(tail.0.lock().len(), TAIL_LINES);
     }

@@ -6,6 +6,7 @@
 //! Not here: what is done on a lane (`hosted`), starting workers (`keeper`).
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 use models::BackendError;
@@ -34,10 +35,20 @@ struct State {
     end: String,
 }
 
+/// What happened to a model's workers so far.
+#[derive(Debug, Default)]
+pub(crate) struct Events {
+    pub(crate) restarts: AtomicU64,
+    pub(crate) timeouts: AtomicU64,
+    pub(crate) crashes: AtomicU64,
+    pub(crate) lines_dropped: AtomicU64,
+}
+
 /// The lanes of a model.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
     model: String,
+    pub(crate) events: Events,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -65,6 +76,12 @@ impl Pool {
         drop(state);
         // Whoever waits may wait for nothing now.
         self.changed.notify_all();
+    }
+
+    /// Lanes of processes that are alive, and calls that wait for one.
+    pub(crate) fn lanes_and_waiting(&self) -> (usize, usize) {
+        let state = self.state.lock();
+        (state.lanes, state.waiting)
     }
 
     /// Why there is no worker, where a start failed.

@@ -170,6 +170,9 @@ fn a_worker_that_crashes_costs_its_own_call_and_comes_back() {
     let (status, answer) = does(&server, 6);
     assert_eq!((status, answer), (500, json!({"error": "RuntimeError: not today"})));
     assert_eq!(does(&server, 0).0, 200, "an exception ends nothing");
+    let counts = counts(&server);
+    assert_eq!(counts("slipway_serve_worker_crashes_total"), 2);
+    assert_eq!(counts("slipway_serve_worker_restarts_total"), 2);
 }
 
 #[test]
@@ -196,6 +199,21 @@ fn a_worker_that_hangs_is_ended_at_its_deadline_and_nobody_else_waits() {
     assert!(statuses.iter().all(|status| matches!(status, 503 | 504)), "{statuses:?}");
     assert!(statuses.contains(&504), "{statuses:?}");
     comes_back(&server);
+    let counts = counts(&server);
+    assert_eq!(counts("slipway_serve_workers"), 1);
+    assert!(counts("slipway_serve_worker_timeouts_total") >= 1);
+    assert!(counts("slipway_serve_worker_restarts_total") >= counts("slipway_serve_worker_timeouts_total"));
+}
+
+/// What the metrics tell of the hostile model.
+fn counts(server: &Running) -> impl Fn(&str) -> u64 + use<> {
+    let (_, text) = server.ask("GET", "/metrics", "");
+    let text = text.as_str().expect("text").to_owned();
+    move |name| {
+        let start = format!("{name}{{model=\"hostile\",version=\"1\"}} ");
+        let value = text.lines().find_map(|line| line.strip_prefix(&start));
+        value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{name} in {text}"))
+    }
 }
 
 #[test]
@@ -206,6 +224,7 @@ fn a_worker_that_floods_its_log_costs_no_memory() {
     assert_eq!(does(&server, 4).0, 200);
     let grown = support::resident_bytes().saturating_sub(before);
     assert!(grown < 20 << 20, "{grown} bytes");
+    assert!(counts(&server)("slipway_serve_worker_lines_dropped_total") > 0);
 }
 
 #[test]

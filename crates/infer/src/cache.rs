@@ -12,13 +12,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
 
 use models::{Outputs, Shape, Tensor};
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
 use crate::evaluate::Call;
-use crate::repository::Repository;
+use crate::observe::nanos;
 
 /// Tables that are locked apart.
 const SHARDS: usize = 8;
@@ -47,6 +48,7 @@ pub(crate) struct Cache {
     /// Of one generation of one shard.
     bytes_max: usize,
     versions: AtomicU64,
+    evictions: AtomicU64,
 }
 
 impl Cache {
@@ -57,6 +59,7 @@ impl Cache {
             shards: Default::default(),
             bytes_max: bytes_max / SHARDS / 2,
             versions: AtomicU64::new(0),
+            evictions: AtomicU64::new(0),
         }
     }
 
@@ -81,12 +84,27 @@ impl Cache {
             return;
         }
         if shard.young_bytes + bytes > self.bytes_max {
-            shard.old = std::mem::take(&mut shard.young);
+            let gone = std::mem::replace(&mut shard.old, std::mem::take(&mut shard.young));
+            self.evictions.fetch_add(gone.len() as u64, Relaxed);
             shard.young_bytes = 0;
         }
         if shard.young.insert(key, kept).is_none() {
             shard.young_bytes += bytes;
         }
+    }
+
+    /// Answers that went because room was needed.
+    pub(crate) fn evictions(&self) -> u64 {
+        self.evictions.load(Relaxed)
+    }
+
+    /// Answers that are kept.
+    pub(crate) fn len(&self) -> usize {
+        let of = |shard: &Mutex<Shard>| {
+            let shard = shard.lock();
+            shard.young.len() + shard.old.len()
+        };
+        self.shards.iter().map(of).sum()
     }
 
     fn forget(&self, version: u64) {
@@ -116,14 +134,32 @@ pub(crate) struct Cached {
     cache: Arc<Cache>,
     /// Never that of another version.
     version: u64,
-    hits: AtomicU64,
-    misses: AtomicU64,
+    counts: Counts,
+}
+
+/// How often a version's calls found their answers, and how long looking and keeping took, in nanoseconds.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) hits: AtomicU64,
+    pub(crate) misses: AtomicU64,
+    pub(crate) hit_ns: AtomicU64,
+    pub(crate) miss_ns: AtomicU64,
 }
 
 impl Cached {
     pub(crate) fn new(cache: Arc<Cache>) -> Self {
         let version = cache.versions.fetch_add(1, Relaxed);
-        Self { cache, version, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
+        Self { cache, version, counts: Counts::default() }
+    }
+
+    /// What became of the version's calls.
+    pub(crate) fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// The process's answers.
+    pub(crate) fn cache(&self) -> &Cache {
+        &self.cache
     }
 
     fn key(&self, call: &Call<'_>) -> Key {
@@ -145,9 +181,11 @@ impl Cached {
 
     /// Puts the answer to the same call into `outputs`; the key to keep it under where there was none.
     pub(crate) fn answer(&self, call: &Call<'_>, outputs: &mut Outputs) -> Option<Key> {
+        let start = Instant::now();
         let key = self.key(call);
         let Some(tensors) = self.cache.get(&key) else {
-            self.misses.fetch_add(1, Relaxed);
+            self.counts.misses.fetch_add(1, Relaxed);
+            self.counts.miss_ns.fetch_add(nanos(start.elapsed()), Relaxed);
             return Some(key);
         };
         outputs.clear();
@@ -156,46 +194,24 @@ impl Cached {
                 outputs.bytes(tensor.dtype(), shape, tensor.bytes());
             }
         }
-        self.hits.fetch_add(1, Relaxed);
+        self.counts.hits.fetch_add(1, Relaxed);
+        self.counts.hit_ns.fetch_add(nanos(start.elapsed()), Relaxed);
         None
     }
 
     /// Keeps an answer.
     pub(crate) fn keep(&self, key: Key, outputs: &Outputs) {
+        let start = Instant::now();
         let tensors = outputs.tensors().iter().map(Tensor::to_static).collect();
         let kept = Kept { version: self.version, tensors };
         self.cache.put(&mut self.cache.shard(&key).lock(), key, kept);
+        self.counts.miss_ns.fetch_add(nanos(start.elapsed()), Relaxed);
     }
 }
 
 impl Drop for Cached {
     fn drop(&mut self) {
         self.cache.forget(self.version);
-    }
-}
-
-/// Hits and misses of the versions that have a cache, under Triton's names.
-pub(crate) fn render(text: &mut String, repository: &Repository) {
-    use std::fmt::Write;
-    let models = repository.snapshot().models;
-    let served = || models.iter().flat_map(|model| &model.versions).flat_map(|version| &version.served);
-    if served().all(|served| served.cached.is_none()) {
-        return;
-    }
-    type Of = fn(&Cached) -> &AtomicU64;
-    let all: [(&str, &str, Of); 2] = [
-        ("hits", "Calls that were answered from the response cache.", |cached| &cached.hits),
-        ("misses", "Calls that the response cache had no answer to.", |cached| &cached.misses),
-    ];
-    for (name, help, of) in all {
-        let name = format!("nv_cache_num_{name}_per_model");
-        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter");
-        for served in served() {
-            let Some(cached) = &served.cached else { continue };
-            let (model, version, count) =
-                (&served.name, served.version.unwrap_or(1), of(cached).load(Relaxed));
-            let _ = writeln!(text, "{name}{{model=\"{model}\",version=\"{version}\"}} {count}");
-        }
     }
 }
 
@@ -227,6 +243,8 @@ mod tests {
             assert!(shard.young.len() <= 4 && shard.old.len() <= 4);
             assert_eq!(shard.young_bytes, shard.young.len() * (OVERHEAD + 100));
         }
+        let kept_now = cache.len() as u64;
+        assert!(kept_now <= 8 && cache.evictions() >= 150, "{kept_now} kept, {} evicted", cache.evictions());
         assert!(cache.get(&key(0, 1)).is_none() && cache.get(&key(0, 200)).is_some());
         cache.put(&mut cache.shards[0].lock(), key(0, 201), kept(1, 10_000));
         assert!(cache.get(&key(0, 201)).is_none(), "too large to be kept");

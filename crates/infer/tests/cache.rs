@@ -73,3 +73,30 @@ fn failures_are_not_kept_and_a_new_version_begins_anew() {
     assert_eq!(infer(row), 200);
     assert_eq!(counts(&running), (0, 1));
 }
+
+#[test]
+fn the_cache_shows_under_tritons_names_and_ours_without_more_labels_than_are_allowed() {
+    let running = Running::with("forest_classifier", |config| config.cache.by_default = true);
+    assert_eq!([running.predict(ROW).0, running.predict(ROW).0], [200; 2]);
+    let (_, text) = running.ask("GET", "/metrics", "");
+    for line in [
+        "slipway_serve_cache_hits_total{model=\"iris\",version=\"1\"} 1",
+        "slipway_serve_cache_misses_total{model=\"iris\",version=\"1\"} 1",
+        "nv_cache_num_entries 1",
+        "nv_cache_num_evictions 0",
+        "slipway_serve_cache_evictions_total 0",
+    ] {
+        assert!(text.lines().any(|own| own == line), "{line} in {text}");
+    }
+    let took = text.lines().find_map(|line| line.strip_prefix("nv_cache_miss_duration_per_model{"));
+    assert!(took.is_some(), "{text}");
+    let running = Running::with("forest_classifier", |config| {
+        config.cache.by_default = true;
+        config.observing.models_max = 1;
+        let infer::config::Source::Fixed(models) = &mut config.models else { panic!("one model") };
+        models.push(infer::config::Model::new("rose", fixture("forest_classifier")));
+    });
+    let (_, text) = running.ask("GET", "/metrics", "");
+    let of = |name: &str| text.lines().filter(|line| line.starts_with(name)).count();
+    assert_eq!(of("nv_cache_num_hits_per_model{"), 1, "{text}");
+}

@@ -228,10 +228,38 @@ fn over_http_a_sleeping_model_is_ready_and_its_first_call_loads_it() {
     assert_eq!(running.predict(row), (200, r#"{"predictions":[0]}"#.into()));
     let (_, index) = running.ask("POST", "/v2/repository/index", "");
     assert!(index.contains(r#""state":"READY""#), "{index}");
+    let (_, text) = running.ask("GET", "/metrics", "");
+    for line in ["loads_total 1", "load_failures_total 0", "evictions_total 0", "awake 1"] {
+        assert!(text.contains(&format!("\nslipway_serve_lazy_{line}\n")), "{line} in {text}");
+    }
     let other = Running::like("forest_classifier", Personality::TfServing, |config| {
         config.loading.lazy = Some(Lazy::default());
     });
     assert!(other.ask("GET", "/v1/models/iris", "").1.contains("START"));
     assert!(other.ask("GET", "/v1/models/iris/metadata", "").1.contains("signature_def"), "metadata load it");
     assert!(other.ask("GET", "/v1/models/iris", "").1.contains("AVAILABLE"));
+}
+
+#[test]
+fn models_that_come_and_go_are_counted() {
+    let root = root(&["a", "b"]);
+    std::fs::create_dir_all(root.path().join("c/1")).expect("made");
+    std::fs::write(root.path().join("c/1/model.joblib"), "no model").expect("written");
+    let running = Running::with("forest_classifier", |own| {
+        *own = config(root.path(), Lazy { models_max: Some(1), ..Lazy::default() });
+        own.http = ([127, 0, 0, 1], 0).into();
+        own.workers = Some(1);
+    });
+    let ask = |name: &str| {
+        running.ask("POST", &format!("/v1/models/{name}:predict"), r#"{"instances":[[5.1,3.5,1.4,0.2]]}"#).0
+    };
+    assert_eq!([ask("a"), ask("b"), ask("b"), ask("a")], [200; 4]);
+    assert_eq!(ask("c"), 503);
+    until("the counts", || {
+        let (_, text) = running.ask("GET", "/metrics", "");
+        // Whoever wakes a model that cannot be loaded sends another one to sleep.
+        ["loads_total 4", "evictions_total 3", "load_failures_total 0", "awake 1"]
+            .iter()
+            .all(|line| text.contains(&format!("\nslipway_serve_lazy_{line}\n")))
+    });
 }

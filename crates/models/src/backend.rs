@@ -106,6 +106,23 @@ pub enum BackendError {
     Late(String),
 }
 
+/// What became of the processes that a model runs in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WorkerCounts {
+    /// Processes that answer now.
+    pub alive: u64,
+    /// Calls that wait for one now.
+    pub waiting: u64,
+    /// Times that one ended and was started again.
+    pub restarts: u64,
+    /// Calls that were not answered in time, each of which ended a process.
+    pub timeouts: u64,
+    /// Calls whose process ended during them.
+    pub crashes: u64,
+    /// Lines that a process printed and nobody logged, because there were too many.
+    pub lines_dropped: u64,
+}
+
 /// One loaded model. Calls may block: the server makes them on its compute threads.
 ///
 /// Row `i` of every output answers row `i` of the batch; a row's answer does not depend on the rows beside it,
@@ -125,6 +142,11 @@ pub trait Backend: Send + Sync {
     /// may do so long; the server then gives the model as many threads of its own. `None` where the thread that
     /// calls does the work.
     fn workers(&self) -> Option<usize> {
+        None
+    }
+
+    /// What became of these processes so far, where there are any.
+    fn worker_counts(&self) -> Option<WorkerCounts> {
         None
     }
 

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use crate::backend::{Backend, BackendError, Batch, Signature};
+use crate::backend::{Backend, BackendError, Batch, Signature, WorkerCounts};
 use crate::tensor::{DType, Outputs};
 
 /// The name of the signature that is meant where none is asked for.
@@ -77,6 +77,10 @@ impl Backend for Through {
 
     fn workers(&self) -> Option<usize> {
         self.backend.workers()
+    }
+
+    fn worker_counts(&self) -> Option<WorkerCounts> {
+        self.backend.worker_counts()
     }
 }
 

@@ -40,7 +40,7 @@ mod tensor;
 mod trees;
 mod xgboost;
 
-pub use backend::{Backend, BackendError, Batch, Dims, Signature, TensorSpec};
+pub use backend::{Backend, BackendError, Batch, Dims, Signature, TensorSpec, WorkerCounts};
 pub use engines::{Class, Engines, Hosted, Wanted};
 pub use entry::{CLASSIFY, DEFAULT_ENTRY, Entry, PREDICT, REGRESS, Through, default_entry};
 pub use error::LoadError;

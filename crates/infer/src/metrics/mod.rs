@@ -5,7 +5,7 @@
 //! nothing is locked; what a worker counts of a model is allocated once, with the model's first call there.
 //!
 //! * `counts` is what is counted of one model, `labels` which models have a place of their own.
-//! * `queues` shows what the queues of models count.
+//! * `queues` shows what the queues of models count, `stores` what is kept and what comes and goes.
 //! * `text` is Prometheus' format, `page` the whole of a scrape; `peers` are the names that KServe's, TensorFlow
 //!   Serving's, Triton's and MLServer's dashboards look for, `own` those that only this server has.
 //!
@@ -18,6 +18,7 @@ mod page;
 mod peers;
 mod process;
 mod queues;
+mod stores;
 mod text;
 
 use std::sync::OnceLock;

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::counts::Totals;
 use super::labels::OTHER;
 use super::text::Text;
-use super::{own, peers, process, queues};
+use super::{own, peers, process, queues, stores};
 use crate::served::{Personality, Served};
 use crate::shared::Shared;
 
@@ -65,8 +65,11 @@ pub(crate) fn render(shared: &Shared) -> String {
     let rows = rows(shared, &answering);
     peers::write(&mut text, &rows);
     own::write(&mut text, shared, &rows);
-    queues::write(&mut text, &answering[..answering.len().min(shared.labels.max())]);
-    crate::cache::render(&mut text.0, &shared.repository);
+    let shown = &answering[..answering.len().min(shared.labels.max())];
+    queues::write(&mut text, shown);
+    stores::cache(&mut text, shown);
+    stores::workers(&mut text, shown);
+    stores::lazy(&mut text, &shared.repository);
     process::write(&mut text);
     text.0
 }

@@ -49,7 +49,7 @@ pub(crate) use ship::check_url;
 use ship::{Ship, Work};
 use trace::Drawn;
 pub(crate) use trace::Parent;
-pub(crate) use watch::{Marks, Watch};
+pub(crate) use watch::{Marks, Watch, nanos};
 
 use crate::Error;
 use crate::config::Observing;

@@ -220,6 +220,19 @@ impl Cell {
     }
 }
 
+/// How often lazy models came and went.
+#[derive(Debug, Default)]
+pub(crate) struct Turnover {
+    /// Loads that a call asked for.
+    pub(crate) loads: AtomicU64,
+    /// Loads of these that failed.
+    pub(crate) failures: AtomicU64,
+    /// Models that went to sleep to make room.
+    pub(crate) evictions: AtomicU64,
+    /// Lazy models that are loaded or being loaded.
+    pub(crate) awake: AtomicUsize,
+}
+
 /// All models. Clones share the cells of those that both have.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Index {
@@ -230,12 +243,19 @@ pub(crate) struct Index {
     missing: Arc<AtomicUsize>,
     /// Tells of the next change; all that follow each other have the same.
     pub(crate) changes: Arc<tokio::sync::Notify>,
+    /// Counted for all that follow each other together.
+    pub(crate) turnover: Arc<Turnover>,
 }
 
 impl Index {
     /// An index that notes when models were last asked for.
     pub(crate) fn noting(since: Option<Instant>) -> Self {
         Self { since, ..Self::default() }
+    }
+
+    /// Whether models are loaded by calls.
+    pub(crate) fn is_noting(&self) -> bool {
+        self.since.is_some()
     }
 
     pub(crate) fn find(&self, name: &str, which: Which<'_>) -> Result<Arc<Served>, NotServed> {

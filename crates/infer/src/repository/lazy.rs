@@ -11,6 +11,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use super::managed::Retry;
@@ -65,7 +66,11 @@ impl Manager {
         if let Some(managed) = self.models.get_mut(name) {
             managed.is_awake = true;
         }
+        if !self.awake.contains(name) {
+            index.turnover.loads.fetch_add(1, Relaxed);
+        }
         self.awake.put(name, used);
+        index.turnover.awake.store(self.awake.len(), Relaxed);
         self.due.insert(name.clone());
         self.changed.insert(name.clone());
         true
@@ -106,6 +111,7 @@ impl Manager {
 
     fn evict(&mut self, name: &Arc<str>) {
         tracing::info!(model = %name, "it goes to sleep to make room");
+        self.index.load().turnover.evictions.fetch_add(1, Relaxed);
         self.sleep(name);
     }
 
@@ -115,6 +121,7 @@ impl Manager {
             if let Some(managed) = self.models.get_mut(name) {
                 managed.records.clear();
             }
+            self.index.load().turnover.failures.fetch_add(1, Relaxed);
             self.sleep(name);
         }
     }
@@ -124,6 +131,7 @@ impl Manager {
             managed.is_awake = false;
         }
         self.awake.remove(name);
+        self.index.load().turnover.awake.store(self.awake.len(), Relaxed);
         self.due.insert(name.clone());
         self.changed.insert(name.clone());
     }

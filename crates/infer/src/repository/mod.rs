@@ -20,7 +20,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use control::Control;
-pub(crate) use index::Index;
+pub(crate) use index::{Index, Turnover};
 pub use index::{ModelStatus, NotServed, Snapshot, State, VersionStatus, Which};
 
 use crate::config::{Config, Model};
@@ -101,6 +101,12 @@ impl Repository {
     /// Wakes whoever waits when something of the above changes.
     pub(crate) fn changes(&self) -> Arc<tokio::sync::Notify> {
         self.index.load().changes.clone()
+    }
+
+    /// How often lazy models came and went; absent where there are none.
+    pub(crate) fn turnover(&self) -> Option<Arc<Turnover>> {
+        let index = self.index.load();
+        index.is_noting().then(|| index.turnover.clone())
     }
 
     /// Whether every model that is to be served has a version that answers.
