@@ -35,6 +35,11 @@ impl Running {
         Self(Some(Server::start(config).expect("a server")), folder)
     }
 
+    /// No server: for a client of one that another value ends.
+    pub fn none() -> Self {
+        Self(None, tempfile::tempdir().expect("a folder"))
+    }
+
     /// A server whose models have these manners.
     pub fn like(name: &str, personality: Personality, change: impl FnOnce(&mut Config)) -> Self {
         Self::with(name, |config| {
