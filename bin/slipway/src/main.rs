@@ -6,6 +6,10 @@ mod cli;
 mod cluster;
 mod faces;
 
+/// The system's allocator, which the model server can ask who takes memory; it costs a load of a word.
+#[global_allocator]
+static ALLOCATOR: infer::Allocator = infer::Allocator;
+
 fn main() -> std::process::ExitCode {
     // One TLS provider for the whole process, before anything opens a connection.
     let _ = rustls::crypto::ring::default_provider().install_default();

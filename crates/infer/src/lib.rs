@@ -63,7 +63,7 @@ pub use config::Config;
 pub use explain::Origin;
 pub use files::{Disk, inspect, read_model};
 pub use models::{Inspection, Method};
-pub use observe::logs;
+pub use observe::{Allocator, logs};
 pub use ports::Ports;
 pub use refusal::{Reason, Refusal};
 pub use served::{About, Kept, Personality, Served};

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::flight::KEPT;
 use super::profile::{Stacks, Taking};
-use super::{heap, logs, symbols};
+use super::{allocations, heap, logs, symbols};
 use crate::exchange::{JSON, Reply};
 use crate::http::Verb;
 use crate::refusal::{Reason, Refusal};
@@ -29,7 +29,7 @@ const INDEX: &str = "\
 /debug/config          what the server was told to do, without secrets
 /debug/shadow          what comparing with shadows found
 /debug/pprof/profile   where CPU time goes; ?seconds=10, and &format=folded for lines of a flame graph
-/debug/pprof/heap      what memory there is
+/debug/pprof/heap      what memory there is; with ?seconds=10 who takes it meanwhile, and &format=folded
 ";
 
 /// A page that was asked for.
@@ -42,6 +42,7 @@ pub(crate) enum Page {
     Shadow,
     Profile { seconds: u64, is_folded: bool },
     Heap,
+    Allocations { seconds: u64, is_folded: bool },
 }
 
 /// Which page a path means; `None` where it is none of ours.
@@ -70,17 +71,27 @@ pub(crate) fn page(verb: Verb, path: &str, query: &str) -> Option<Result<Page, R
         }),
         ("/config", _) => Ok(Page::Config),
         ("/shadow", _) => Ok(Page::Shadow),
-        ("/pprof/heap", _) => Ok(Page::Heap),
-        ("/pprof/profile", _) => number("seconds", 10).and_then(|seconds| match asked("format").as_deref() {
-            _ if !(1..=SECONDS_MAX).contains(&seconds) => {
-                Err(malformed(format!("seconds is {seconds}, expected 1 to {SECONDS_MAX}")))
-            }
-            Some("folded") => Ok(Page::Profile { seconds, is_folded: true }),
-            None | Some("pprof") => Ok(Page::Profile { seconds, is_folded: false }),
-            Some(other) => Err(malformed(format!("format is {other:?}, expected pprof or folded"))),
-        }),
+        ("/pprof/heap", _) if asked("seconds").is_none() => Ok(Page::Heap),
+        ("/pprof/heap", _) => number("seconds", 10)
+            .and_then(|seconds| lasting(seconds, asked("format").as_deref()))
+            .map(|(seconds, is_folded)| Page::Allocations { seconds, is_folded }),
+        ("/pprof/profile", _) => number("seconds", 10)
+            .and_then(|seconds| lasting(seconds, asked("format").as_deref()))
+            .map(|(seconds, is_folded)| Page::Profile { seconds, is_folded }),
         _ => Err(Refusal::new(Reason::NotFound, "there is no such page; /debug lists all")),
     })
+}
+
+/// How long a profile is taken, and whether its form is lines of a flame graph.
+fn lasting(seconds: u64, format: Option<&str>) -> Result<(u64, bool), Refusal> {
+    match format {
+        _ if !(1..=SECONDS_MAX).contains(&seconds) => {
+            Err(malformed(format!("seconds is {seconds}, expected 1 to {SECONDS_MAX}")))
+        }
+        Some("folded") => Ok((seconds, true)),
+        None | Some("pprof") => Ok((seconds, false)),
+        Some(other) => Err(malformed(format!("format is {other:?}, expected pprof or folded"))),
+    }
 }
 
 fn malformed(text: String) -> Refusal {
@@ -134,6 +145,7 @@ async fn write(page: Page, shared: &Arc<Shared>) -> Written {
             aside(move || Ok((JSON, requests(&shared, limit, model.as_deref(), reason.as_deref())))).await
         }
         Page::Profile { seconds, is_folded } => profile(seconds, is_folded).await,
+        Page::Allocations { seconds, is_folded } => allocated(seconds, is_folded).await,
     }
 }
 
@@ -201,6 +213,28 @@ async fn profile(seconds: u64, is_folded: bool) -> Written {
     .await
 }
 
+async fn allocated(seconds: u64, is_folded: bool) -> Written {
+    use allocations::{NotTaken, Taking};
+    let taking = Taking::start().map_err(|why| match why {
+        NotTaken::Busy => Refusal::new(Reason::QueueFull, "another heap profile is being taken"),
+        NotTaken::Unknown => Refusal::new(Reason::Unsupported, "this process's allocator knows no profiles"),
+    })?;
+    // A client that leaves drops this future, and with it the profile.
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+    let seen = taking.stop();
+    if seen.missed > 0 {
+        tracing::warn!(missed = seen.missed, "a heap profile has not all samples");
+    }
+    aside(move || {
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+        Ok(match is_folded {
+            true => (TEXT, symbols::folded(&seen.held(), &maps).into_bytes()),
+            false => ("application/octet-stream", seen.to_pprof(&maps)),
+        })
+    })
+    .await
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -219,6 +253,7 @@ mod tests {
             ("/debug/pprof/profile", "seconds=61", "1 to 60"),
             ("/debug/pprof/profile", "seconds=x", "number"),
             ("/debug/pprof/profile", "format=svg", "svg"),
+            ("/debug/pprof/heap", "seconds=61", "1 to 60"),
             ("/debug/nothing", "", "no such page"),
         ] {
             let refusal = get(path, query).expect("ours").expect_err("refused");

@@ -1,9 +1,8 @@
 //! What memory the process has, as the kernel, the allocator and the models' files say.
 //!
-//! There is no profile of who allocated what: that takes an allocator that records it, on the way of every call. What
-//! can be told for nothing is how much there is of each kind, which is how a leak is told from a large model.
+//! How much there is of each kind is told for nothing, and is how a leak is told from a large model.
 //!
-//! Not here: where CPU time goes (`profile`).
+//! Not here: who takes memory (`allocations`), where CPU time goes (`profile`).
 #![allow(unsafe_code)] // The allocator's statistics are a C function.
 
 use serde_json::{Value, json};

@@ -6,12 +6,14 @@
 //! of the lowest priority.
 //!
 //! * `watch` is one call from its beginning to its end, `record` what is known of it then.
-//! * `admin` are the pages of the admin's port; `profile`, `heap` and `logs` what they show of the process.
+//! * `admin` are the pages of the admin's port; `profile`, `allocations`, `heap` and `logs` what they show of the
+//!   process.
 //!
 //! Not here: counts (`metrics`), flags (`cli::observing`), settings (`config::observing`).
 
 mod access;
 pub(crate) mod admin;
+mod allocations;
 mod flight;
 mod heap;
 pub mod logs;
@@ -34,6 +36,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub use access::Target;
+pub use allocations::Allocator;
 pub use otlp::Settings as Traces;
 pub use payload::{Mode as PayloadMode, Settings as Payloads};
 pub use shadow::Rule as Shadow;

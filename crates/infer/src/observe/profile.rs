@@ -160,6 +160,15 @@ fn walk(walk: &mut Walk<'_>) {
     unsafe { _Unwind_Backtrace(on_frame, std::ptr::from_mut(walk).cast()) };
 }
 
+/// The stack of the caller, innermost frame first.
+pub(super) fn here(frames: usize) -> Vec<usize> {
+    let words: Vec<AtomicUsize> = (0..frames).map(|_| AtomicUsize::new(0)).collect();
+    let mut taken = Walk { words: &words, used: 0, from: 0, is_found: true };
+    walk(&mut taken);
+    let used = taken.used;
+    words.into_iter().take(used).map(AtomicUsize::into_inner).collect()
+}
+
 /// Where the thread was when the signal came.
 fn interrupted_at(context: *mut c_void) -> usize {
     // SAFETY: the kernel's third argument of a handler with SA_SIGINFO is a `ucontext_t`.
