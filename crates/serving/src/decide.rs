@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::Config;
 use crate::children::{Child, children, inherited};
 use crate::conditions::{Condition, render};
+use crate::flags::flags;
 use crate::model_status::{invalid, model_status};
 use crate::pod::{Wanted, predictor_name};
 
@@ -50,6 +51,10 @@ pub fn decide(service: &InferenceService, seen: &Observed, config: &Config, now:
         Ok(runtime) => runtime,
         Err(refusal) => return refused(service, config, &refusal, now),
     };
+    let flags = match flags(name, &predictor, runtime, config) {
+        Ok(flags) => flags,
+        Err(refusal) => return refused(service, config, &refusal, now),
+    };
     let mut labels = inherited(service.metadata.labels.as_ref());
     labels.extend(predictor.labels.clone());
     let mut annotations: Map<String, Value> = Map::new();
@@ -59,7 +64,7 @@ pub fn decide(service: &InferenceService, seen: &Observed, config: &Config, now:
     annotations.extend(inherited(service.metadata.annotations.as_ref()));
     annotations.extend(predictor.annotations.clone());
     let namespace = service.metadata.namespace.as_deref().unwrap_or_default();
-    let wanted = Wanted { name, namespace, labels, annotations, predictor: &predictor, runtime };
+    let wanted = Wanted { name, namespace, labels, annotations, predictor: &predictor, runtime, flags };
     let replicas = seen.deployment.as_ref().and_then(|one| one.spec.as_ref()).and_then(|spec| spec.replicas);
     let pods: Vec<&Pod> = seen.pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).collect();
     let conditions = running(name, seen.deployment.as_ref());
@@ -284,6 +289,33 @@ mod tests {
         let mut with_transformer = service(sklearn());
         with_transformer.spec["transformer"] = json!({"containers": []});
         assert!(run(&with_transformer, None).children.is_empty());
+    }
+
+    #[test]
+    fn a_batcher_and_a_logger_become_flags_of_the_server() {
+        let mut spec = sklearn();
+        spec["model"]["args"] = json!(["--workers=2"]);
+        spec["batcher"] = json!({"maxBatchSize": 8, "maxLatency": 20});
+        spec["logger"] = json!({"url": "http://log", "mode": "all"});
+        let decision = run(&service(spec), None);
+        let pod = &decision.children[0].object["spec"]["template"]["spec"];
+        let server = &pod["containers"][0];
+        let args: Vec<&str> = server["args"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+        for arg in
+            ["--max_batch_size=8", "--batch_timeout_micros=20000", "--log_url=http://log", "--workers=2"]
+        {
+            assert!(args.contains(&arg), "{arg} in {args:?}");
+        }
+        let names: Vec<&str> =
+            server["env"].as_array().unwrap().iter().filter_map(|one| one["name"].as_str()).collect();
+        assert!(names.contains(&"POD_NAME") && names.contains(&"POD_NAMESPACE"), "{names:?}");
+        assert!(pod.get("batcher").is_none() && pod.get("logger").is_none());
+        let mut wrong = sklearn();
+        wrong["logger"] = json!({"mode": "all"});
+        let refused = run(&service(wrong), None);
+        assert!(refused.children.is_empty());
+        let why = condition(&refused, "Ready")["message"].as_str().unwrap().to_owned();
+        assert!(why.contains("spec.predictor.logger.url"), "{why}");
     }
 
     #[test]

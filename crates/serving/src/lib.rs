@@ -15,6 +15,7 @@ mod conditions;
 mod controller;
 pub mod decide;
 mod error;
+mod flags;
 mod model_status;
 mod pod;
 
@@ -32,6 +33,9 @@ pub struct Config {
     pub domain: String,
     /// Image of the init container that fetches models.
     pub storage_initializer: String,
+    /// Images of the platform's own model server, which takes flags for what upstream's agent does; a `*` at the end
+    /// means any rest.
+    pub own_images: Vec<String>,
     /// Whether `file://` models may be mounted from the node. Only sensible where the node is the user's own machine.
     pub allow_file_uris: bool,
 }
@@ -43,6 +47,14 @@ impl Default for Config {
             tracking_uri: String::new(),
             domain: "example.com".to_owned(),
             storage_initializer: "kserve/storage-initializer:latest".to_owned(),
+            own_images: [
+                "kserve/sklearnserver*",
+                "kserve/xgbserver*",
+                "kserve/lgbserver*",
+                "kserve/pmmlserver*",
+            ]
+            .map(str::to_owned)
+            .to_vec(),
             allow_file_uris: true,
         }
     }

@@ -9,6 +9,7 @@ use api::serving::{CONTAINER, LABEL, MODEL_DIR, PORT, uri};
 use serde_json::{Map, Value, json};
 
 use crate::Config;
+use crate::flags::Flags;
 
 const VOLUME: &str = "kserve-provision-location";
 /// Fields of a predictor (or runtime) that are not the pod's.
@@ -63,6 +64,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) annotations: Map<String, Value>,
     pub(crate) predictor: &'a Predictor,
     pub(crate) runtime: Option<&'a Runtime>,
+    /// For the server that the platform brings.
+    pub(crate) flags: Flags,
 }
 
 /// The pod template.
@@ -109,13 +112,13 @@ fn labels(wanted: &Wanted<'_>) -> Map<String, Value> {
 fn containers(wanted: &Wanted<'_>) -> Vec<Value> {
     let users = &wanted.predictor.containers;
     let Some((model, runtime)) = wanted.predictor.model.as_ref().zip(wanted.runtime) else {
-        return custom(users);
+        return custom(users, &wanted.flags);
     };
     let of_runtime = list(&runtime.spec["containers"]);
     let mut all = Vec::new();
     for container in &of_runtime {
         let rendered = render(container, wanted);
-        all.push(if rendered["name"] == CONTAINER { server(rendered, model, wanted.name) } else { rendered });
+        all.push(if rendered["name"] == CONTAINER { server(rendered, model, wanted) } else { rendered });
     }
     all.extend(users.iter().cloned());
     for container in &mut all {
@@ -126,9 +129,12 @@ fn containers(wanted: &Wanted<'_>) -> Vec<Value> {
 }
 
 /// A predictor of the user's own containers: the one named `kserve-container`, else the first, is the server.
-fn custom(users: &[Value]) -> Vec<Value> {
+fn custom(users: &[Value], flags: &Flags) -> Vec<Value> {
     let mut all = users.to_vec();
     let named = all.iter().position(|container| container["name"] == CONTAINER).unwrap_or(0);
+    if let Some(server) = all.get_mut(named) {
+        apply(server, flags);
+    }
     if let Some(server) = all.get_mut(named).and_then(Value::as_object_mut) {
         server.insert("name".to_owned(), json!(CONTAINER));
         let port = || json!([{"containerPort": PORT, "protocol": "TCP"}]);
@@ -140,8 +146,14 @@ fn custom(users: &[Value]) -> Vec<Value> {
     all
 }
 
+fn apply(server: &mut Value, flags: &Flags) {
+    append(server, "env", flags.env.clone());
+    append(server, "args", flags.args.clone());
+}
+
 /// The runtime's container with the user's fields over it. Args are appended, as upstream does; env by name.
-fn server(mut container: Value, model: &Model, name: &str) -> Value {
+fn server(mut container: Value, model: &Model, wanted: &Wanted<'_>) -> Value {
+    apply(&mut container, &wanted.flags);
     if let (Some(version), Some(image)) = (&model.runtime_version, container["image"].as_str()) {
         container["image"] = json!(with_tag(image, version));
     }
@@ -156,7 +168,7 @@ fn server(mut container: Value, model: &Model, name: &str) -> Value {
     let fields = container.as_object_mut().expect("a runtime's container is an object");
     fields.entry("ports").or_insert_with(|| json!([{"containerPort": PORT, "protocol": "TCP"}]));
     // Ready means that the model is loaded, which a connection alone does not say.
-    let probe = json!({"httpGet": {"path": format!("/v1/models/{name}"), "port": PORT}, "periodSeconds": 1, "failureThreshold": 3});
+    let probe = json!({"httpGet": {"path": format!("/v1/models/{}", wanted.name), "port": PORT}, "periodSeconds": 1, "failureThreshold": 3});
     fields.entry("readinessProbe").or_insert(probe);
     container
 }
@@ -298,6 +310,7 @@ mod tests {
             annotations: Map::new(),
             predictor: &predictor,
             runtime: predictor.model.as_ref().map(|_| &runtimes[0]),
+            flags: Flags::default(),
         };
         let config = Config { tracking_uri: "http://127.0.0.1:5000".into(), ..Config::default() };
         template(&wanted, &config)["spec"].clone()

@@ -341,6 +341,7 @@ fn start_controllers(
             tracking_uri: addresses["mlflow"].clone(),
             // One machine, one owner: the user's own files may be served.
             allow_file_uris: true,
+            own_images: own_servers(),
             ..serving::Config::default()
         },
     );
@@ -423,6 +424,12 @@ fn builtin_images() -> Vec<node::images::Builtin> {
         argv: vec!["/usr/local/bin/slipway".to_owned(), command.to_owned()],
     };
     commands.into_iter().map(image).collect()
+}
+
+/// The images among them that take the model server's own flags.
+fn own_servers() -> Vec<String> {
+    let serves = |image: &node::images::Builtin| image.argv.get(1).is_some_and(|command| command == "serve");
+    builtin_images().into_iter().filter(serves).map(|image| image.pattern).collect()
 }
 
 #[cfg(test)]
