@@ -326,6 +326,13 @@ def takes(function, count):
         return False
 
 
+def takes_names(kind):
+    try:
+        return bool(inspect.signature(kind).parameters)
+    except (TypeError, ValueError):
+        return False
+
+
 def jsonable(value):
     if hasattr(value, "to_dict") and not isinstance(value, type):
         return value.to_dict()
@@ -338,24 +345,119 @@ def jsonable(value):
     raise TypeError(f"an answer holds a {type(value).__name__}, which is no JSON")
 
 
+PREDICTOR = None
+
+
+class Predictor:
+    """Another server, which a transformer asks: over HTTP, in the protocol that the operator named."""
+
+    def __init__(self, options):
+        self.host, self.protocol = options["host"], options["protocol"]
+        self.timeout, self.retries, self.use_ssl = options["timeout"], options["retries"], options["use_ssl"]
+        self.connection = None
+
+    def made(self, kind, name):
+        """A model of a class that may or may not take what its own main function would have read from flags."""
+        known = {
+            "name": name,
+            "predictor_host": self.host,
+            "predictor_protocol": self.protocol,
+            "protocol": self.protocol,
+            "predictor_use_ssl": self.use_ssl,
+            "predictor_request_timeout_seconds": self.timeout,
+            "predictor_request_retries": self.retries,
+        }
+        wanted = inspect.signature(kind).parameters if takes_names(kind) else {}
+        model = kind(**{key: known[key] for key in wanted if key in known}) if "name" in wanted else kind(name)
+        model.predictor_host, model.protocol, model.timeout = self.host, self.protocol, self.timeout
+        model.use_ssl, model.retries = self.use_ssl, self.retries
+        return model
+
+    def ask(self, name, payload):
+        """The predictor's answer to a document."""
+        path = f"/v2/models/{name}/infer" if self.protocol == "v2" else f"/v1/models/{name}:predict"
+        payload = payload.to_rest() if hasattr(payload, "to_rest") else payload
+        body = json.dumps(payload, default=jsonable).encode()
+        status, answer = self.send(path, body)
+        if status == 200:
+            return self.made_of(json.loads(answer))
+        try:
+            told = json.loads(answer)["error"]
+        except (ValueError, KeyError, TypeError):
+            told = answer[:200].decode(errors="replace")
+        # A mistake in what was sent is the caller's, as far as anybody here can know.
+        kind = Refused if status in (400, 413, 422) else RuntimeError
+        raise kind(f"the predictor {self.host} answers {status}: {told}")
+
+    def made_of(self, answer):
+        """What KServe's class answers: a dict in V1, a response of its own type in V2."""
+        if self.protocol != "v2":
+            return answer
+        kinds = sys.modules["kserve"]
+        outputs = [
+            kinds.InferOutput(one["name"], one["shape"], one["datatype"], one["data"]) for one in answer["outputs"]
+        ]
+        return kinds.InferResponse(answer.get("id"), answer["model_name"], outputs)
+
+    def send(self, path, body):
+        import http.client
+
+        kind = http.client.HTTPSConnection if self.use_ssl else http.client.HTTPConnection
+        tries = 0
+        while True:
+            is_new = self.connection is None
+            try:
+                if is_new:
+                    self.connection = kind(self.host, timeout=self.timeout)
+                self.connection.request("POST", path, body, {"content-type": "application/json"})
+                answer = self.connection.getresponse()
+                return answer.status, answer.read()
+            except (OSError, http.client.HTTPException) as error:
+                self.connection.close()
+                self.connection = None
+                # A kept connection may have ended while nobody asked, which is no try.
+                tries += is_new
+                if tries > self.retries or isinstance(error, TimeoutError):
+                    raise RuntimeError(f"the predictor {self.host} does not answer: {explain(error)}")
+
+
 class Custom(Model):
-    """A class in the shape of KServe's `Model`: dicts of the V1 protocol in and out."""
+    """A class in the shape of KServe's `Model`: dicts of the V1 protocol in and out.
+
+    With a predictor it is a transformer: what its base class would do in `predict` is to ask that one. In V2 a call
+    then is an `InferRequest`, as it is for KServe's own server.
+    """
 
     platform, documents = "kserve-custom", True
 
     def __init__(self, kind, name, options):
         self.format = f"{kind.__module__}:{kind.__qualname__}"
-        self.model = kind(name) if takes(kind, 1) else kind()
+        global PREDICTOR
+        self.predictor = PREDICTOR = Predictor(options["predictor"]) if options.get("predictor") else None
+        if self.predictor is not None:
+            self.model = self.predictor.made(kind, name)
+            self.platform = "kserve-transformer"
+        else:
+            self.model = kind(name) if takes(kind, 1) else kind()
+        self.name = name
         if hasattr(self.model, "load"):
             wait(self.model.load())
-        if not hasattr(self.model, "predict"):
+        own = getattr(type(self.model), "predict", None)
+        inherited = own is getattr(sys.modules["kserve"].Model, "predict", None)
+        # What KServe's own class does in `predict` is done here, whichever of its versions is installed.
+        self.asks = self.predictor is not None and (own is None or inherited)
+        if not self.asks and own is None:
             raise Refused(f"{self.format} has no predict")
+        if not self.asks and inherited:
+            raise Refused(f"{self.format} has no predict of its own, and there is no --predictor_host to ask")
         self.inputs = declared(options, "inputs") or table(None)
 
     def answer(self, payload):
         for name in ("preprocess", "predict", "postprocess"):
             step = getattr(self.model, name, None)
-            if step is not None:
+            if name == "predict" and self.asks:
+                payload = self.predictor.ask(self.name, payload)
+            elif step is not None:
                 payload = wait(step(payload, {}) if takes(step, 2) else step(payload))
         return payload
 
@@ -368,7 +470,27 @@ class Custom(Model):
             raise Refused("Unrecognized request format: expected an object")
         return json.dumps(self.answer(payload), default=jsonable).encode()
 
+    def run_v2(self, arrays):
+        kinds = sys.modules["kserve"]
+        inputs = []
+        for spec, array in zip(self.inputs, arrays):
+            name = NAMES[code_of(array)]
+            given = kinds.InferInput(spec["name"], list(array.shape), name)
+            given.set_data_from_numpy(array, binary_data=False)
+            inputs.append(given)
+        answer = self.answer(kinds.InferRequest(self.name, inputs))
+        answer = answer.to_rest() if hasattr(answer, "to_rest") else answer
+        if not isinstance(answer, dict) or not isinstance(answer.get("outputs"), list):
+            raise RuntimeError(f"{self.format} answers no outputs, which a V2 answer has")
+        made = {}
+        for output in answer["outputs"]:
+            dtype = DTYPES[NAMES.index(output["datatype"])]
+            made[output["name"]] = np.asarray(output["data"], dtype or object).reshape(output["shape"])
+        return made
+
     def run(self, arrays, rows):
+        if self.predictor is not None and self.predictor.protocol == "v2":
+            return self.run_v2(arrays)
         names = [spec["name"] for spec in self.inputs]
         lists = [array.tolist() for array in arrays]
         instances = lists[0] if len(lists) == 1 else [dict(zip(names, row)) for row in zip(*lists)]
@@ -459,10 +581,57 @@ def kserve_stand_in():
     class Model:
         def __init__(self, name, *args, **kwargs):
             self.name, self.ready = name, False
+            self.predictor_host, self.protocol, self.timeout = None, "v1", 600
 
         def load(self):
             self.ready = True
             return self.ready
+
+        async def predict(self, payload, headers=None):
+            if PREDICTOR is None:
+                raise NotImplementedError("Could not find predictor_host.")
+            return PREDICTOR.ask(self.name, payload)
+
+    class InferInput:
+        def __init__(self, name, shape, datatype, data=None, parameters=None):
+            self.name, self.shape, self.datatype = name, list(shape), datatype
+            self.data, self.parameters = data, parameters or {}
+
+        def as_numpy(self):
+            if isinstance(self.data, np.ndarray):
+                return self.data
+            return np.asarray(self.data, DTYPES[NAMES.index(self.datatype)] or object).reshape(self.shape)
+
+        def set_data_from_numpy(self, array, binary_data=True):
+            self.shape, self.data = list(array.shape), array.reshape(-1).tolist()
+
+        def to_rest(self):
+            made = {"name": self.name, "shape": self.shape, "datatype": self.datatype}
+            data = self.data.reshape(-1).tolist() if isinstance(self.data, np.ndarray) else self.data
+            return {**made, "data": data, **({"parameters": self.parameters} if self.parameters else {})}
+
+    class InferRequest:
+        def __init__(self, model_name, infer_inputs, request_id=None, parameters=None, **kwargs):
+            self.model_name, self.inputs = model_name, list(infer_inputs)
+            self.id, self.parameters = request_id, parameters or {}
+
+        def get_input_by_name(self, name):
+            return next((given for given in self.inputs if given.name == name), None)
+
+        def to_rest(self):
+            made = {"inputs": [given.to_rest() for given in self.inputs]}
+            return {**made, **({"id": self.id} if self.id else {})}
+
+    class InferResponse:
+        def __init__(self, response_id, model_name, infer_outputs, *args, parameters=None, **kwargs):
+            self.id, self.model_name, self.outputs = response_id, model_name, list(infer_outputs)
+            self.parameters = parameters or {}
+
+        def to_rest(self):
+            outputs = [output.to_rest() for output in self.outputs]
+            return {"id": self.id, "model_name": self.model_name, "outputs": outputs}
+
+    InferOutput = type("InferOutput", (InferInput,), {})
 
     class InvalidInput(ValueError):
         def __init__(self, reason):
@@ -482,7 +651,12 @@ def kserve_stand_in():
 
     errors = module("kserve.errors", InvalidInput=InvalidInput, InferenceError=InferenceError)
     model = module("kserve.model", Model=Model)
-    module("kserve", Model=Model, ModelServer=ModelServer, errors=errors, model=model, __path__=[])
+    kinds = {kind.__name__: kind for kind in (InferInput, InferOutput, InferRequest, InferResponse)}
+    protocol = module("kserve.protocol", __path__=[])
+    module("kserve.protocol.infer_type", **kinds)
+    module(
+        "kserve", Model=Model, ModelServer=ModelServer, errors=errors, model=model, protocol=protocol, __path__=[], **kinds
+    )
 
 
 def mlserver_stand_in():

@@ -25,4 +25,4 @@ mod python;
 
 pub use hosted::{Hosted, Spec};
 pub use process::Program;
-pub use python::Python;
+pub use python::{Predictor, Python};

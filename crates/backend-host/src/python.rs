@@ -38,6 +38,35 @@ pub struct Python {
     pub memory_bytes_max: u64,
     /// Variables that workers get besides the usual ones.
     pub env: Vec<(OsString, OsString)>,
+    /// Whom a class that is a transformer asks.
+    pub predictor: Option<Predictor>,
+}
+
+/// A server that transformers ask.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Predictor {
+    /// Its host, and its port where that is not the usual one.
+    pub host: String,
+    /// `v1` or `v2`.
+    pub protocol: String,
+    /// Whether it is asked over TLS.
+    pub use_ssl: bool,
+    /// How long it may take.
+    pub timeout: Duration,
+    /// How often it is asked again where it could not be reached.
+    pub retries: u32,
+}
+
+impl Predictor {
+    fn options(&self) -> serde_json::Value {
+        serde_json::json!({
+            "host": self.host,
+            "protocol": self.protocol,
+            "use_ssl": self.use_ssl,
+            "timeout": self.timeout.as_secs_f64(),
+            "retries": self.retries,
+        })
+    }
 }
 
 impl Python {
@@ -50,6 +79,7 @@ impl Python {
             start_timeout: Duration::from_secs(120),
             memory_bytes_max: 1 << 30,
             env: Vec::new(),
+            predictor: None,
         }
     }
 
@@ -98,7 +128,7 @@ impl Python {
 impl Engines for Python {
     fn load(&self, wanted: &Wanted<'_>) -> Option<Result<Evaluated, String>> {
         let options = match wanted.class {
-            Some(class) => options_of(class),
+            Some(class) => options_of(class, self.predictor.as_ref()),
             None if is_for_python(wanted) => Ok(serde_json::Value::Null),
             None => return None,
         };
@@ -111,12 +141,13 @@ impl Engines for Python {
     }
 }
 
-fn options_of(class: &models::Class) -> Result<serde_json::Value, String> {
+fn options_of(class: &models::Class, predictor: Option<&Predictor>) -> Result<serde_json::Value, String> {
     let settings: Option<serde_json::Value> = match &class.settings {
         Some(text) => Some(serde_json::from_str(text).map_err(|error| error.to_string())?),
         None => None,
     };
-    Ok(serde_json::json!({ "code": class.code, "settings": settings }))
+    let predictor = predictor.map(Predictor::options);
+    Ok(serde_json::json!({ "code": class.code, "settings": settings, "predictor": predictor }))
 }
 
 /// Whether Python's libraries may read what the native readers refused.

@@ -6,7 +6,7 @@ import threading
 import time
 
 import numpy as np
-from kserve import Model
+from kserve import InferInput, InferRequest, InferResponse, Model
 from kserve.errors import InvalidInput
 from mlserver import MLModel
 from mlserver.codecs import NumpyCodec
@@ -29,6 +29,31 @@ class Doubler(Model):
 
     def postprocess(self, result, headers=None):
         return {"predictions": result, "by": self.name}
+
+
+class Millimetres(Model):
+    """A transformer: what it asks knows centimetres."""
+
+    def preprocess(self, payload, headers=None):
+        if isinstance(payload, InferRequest):
+            table = payload.inputs[0].as_numpy() / 10
+            given = InferInput("input-0", list(table.shape), "FP64")
+            given.set_data_from_numpy(table, binary_data=False)
+            return InferRequest(self.name, [given])
+        return {"instances": [[number / 10 for number in row] for row in payload["instances"]]}
+
+    def postprocess(self, answer, headers=None):
+        if isinstance(answer, InferResponse):
+            return answer
+        return {**answer, "asked": self.predictor_host}
+
+
+class Twice(Millimetres):
+    """The same with a function around the asking."""
+
+    async def predict(self, payload, headers=None):
+        await super().predict(payload, headers)
+        return await super().predict(payload, headers)
 
 
 class Totals(MLModel):

@@ -10,6 +10,7 @@ mod batches;
 mod lists;
 mod native;
 mod observing;
+mod predictor;
 mod python;
 pub mod tfs;
 
@@ -22,6 +23,7 @@ pub use batches::Batches;
 pub use lists::Lists;
 pub use native::Flags as NativeFlags;
 pub use observing::Observing;
+pub use predictor::Flags as PredictorFlags;
 pub use python::Flags as PythonFlags;
 
 use crate::ports::Ports;
@@ -82,9 +84,9 @@ pub struct Args {
     /// Carry out load, unload and reload calls on the ports of predictions.
     #[arg(long = "open_repository_api")]
     pub open_repository_api: bool,
-    /// Host of a predictor behind a transformer. Not served.
-    #[arg(long = "predictor_host", alias = "predictor-host")]
-    pub predictor_host: Option<String>,
+    /// Whom a transformer asks.
+    #[command(flatten)]
+    pub predictor: PredictorFlags,
     /// Answer with probabilities instead of classes.
     #[arg(long = "predict_proba", env = "PREDICT_PROBA", default_value = "false", action = ArgAction::Set)]
     pub predict_proba: String,
@@ -115,15 +117,6 @@ pub struct Args {
     /// Python's access log: without effect.
     #[arg(long = "access_log_format", hide = true)]
     pub access_log_format: Option<String>,
-    /// Timeout towards a predictor: without effect without one.
-    #[arg(long = "predictor_request_timeout_seconds", hide = true)]
-    pub predictor_request_timeout_seconds: Option<u64>,
-    /// Calls to a predictor: without effect without one.
-    #[arg(long = "predictor_use_ssl", hide = true, action = ArgAction::Set)]
-    pub predictor_use_ssl: Option<bool>,
-    /// Calls to a predictor: without effect without one.
-    #[arg(long = "predictor_request_retries", hide = true)]
-    pub predictor_request_retries: Option<u64>,
     /// Readiness of a predictor: without effect without one.
     #[arg(long = "enable_predictor_health_check", hide = true)]
     pub enable_predictor_health_check: bool,
@@ -141,9 +134,6 @@ impl Args {
     pub fn config(&self, pod_ip: Option<IpAddr>) -> Result<Config, String> {
         if !matches!(self.protocol.as_str(), "v1" | "v2" | "grpc-v2") {
             return Err(format!("--protocol {}: expected v1, v2 or grpc-v2", self.protocol));
-        }
-        if let Some(host) = &self.predictor_host {
-            return Err(format!("--predictor_host {host}: this server predicts itself and calls no other"));
         }
         crate::config::Model::new(self.model_name.as_str(), "").check()?;
         let method = match self.predict_proba.to_ascii_lowercase().as_str() {
@@ -176,6 +166,7 @@ impl Args {
         self.observing.apply(&mut config)?;
         self.batches.apply(&mut config)?;
         self.python.apply(&mut config)?;
+        self.predictor.apply(&self.protocol, self.python.python_class.is_some(), &mut config)?;
         self.native.apply(&mut config, &self.python)?;
         config.body_bytes_max = self.max_body_bytes;
         Ok(config)
@@ -192,9 +183,6 @@ impl Args {
             (self.configure_logging.is_some(), "configure_logging"),
             (self.log_config_file.is_some(), "log_config_file"),
             (self.access_log_format.is_some(), "access_log_format"),
-            (self.predictor_request_timeout_seconds.is_some(), "predictor_request_timeout_seconds"),
-            (self.predictor_use_ssl.is_some(), "predictor_use_ssl"),
-            (self.predictor_request_retries.is_some(), "predictor_request_retries"),
             (self.enable_predictor_health_check, "enable_predictor_health_check"),
             (self.grpc_max_send_message_length.is_some(), "grpc_max_send_message_length"),
             (self.grpc_max_receive_message_length.is_some(), "grpc_max_receive_message_length"),
@@ -243,10 +231,30 @@ mod tests {
     }
 
     #[test]
+    fn a_transformer_is_told_whom_to_ask() {
+        let class = ["--allow_python", "--python_class=m:C", "--predictor_host=iris-predictor.ml"];
+        let made = config(&class, None).expect("legal flags").python.and_then(|python| python.predictor);
+        let made = made.expect("a predictor");
+        assert_eq!(
+            (made.host.as_str(), made.protocol.as_str(), made.timeout.as_secs()),
+            ("iris-predictor.ml", "v1", 600)
+        );
+        let more = ["--predictor_protocol=v2", "--predictor_use_ssl=true", "--predictor_request_retries=2"];
+        let all: Vec<&str> = class.into_iter().chain(more).collect();
+        let made = config(&all, None).expect("legal flags").python.and_then(|python| python.predictor);
+        let made = made.expect("a predictor");
+        assert_eq!((made.protocol.as_str(), made.use_ssl, made.retries), ("v2", true, 2));
+        let grpc: Vec<&str> = class.into_iter().chain(["--predictor_protocol=grpc-v2"]).collect();
+        assert!(config(&grpc, None).expect_err("not asked so").contains("grpc-v2"));
+    }
+
+    #[test]
     fn what_is_not_served_is_refused_by_name() {
         for (args, word) in [
             (&["--protocol", "v3"][..], "v3"),
             (&["--predictor_host", "x"], "--predictor_host x"),
+            (&["--predictor_host", "x", "--allow_python"], "--python_class"),
+            (&["--predictor_host", "x/y", "--allow_python", "--python_class", "m:C"], "x/y"),
             (&["--no_such_flag"], "--no_such_flag"),
             (&["--model_name", "a/b"], "a/b"),
             (&["--http_port", "99999"], "99999"),

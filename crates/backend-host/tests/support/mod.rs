@@ -1,4 +1,5 @@
 //! A server with an engine, and the models that it serves.
+#![allow(dead_code, reason = "not every test file uses all of it")]
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -82,8 +83,13 @@ pub fn class(name: &str, class: &str) -> Model {
 
 /// A model that the server evaluates itself.
 pub fn native() -> Model {
+    forest("native")
+}
+
+/// The same by another name.
+pub fn forest(name: &str) -> Model {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/tests/fixtures/1.9.1");
-    Model::new("native", fixtures.join("forest_classifier.model"))
+    Model::new(name, fixtures.join("forest_classifier.model"))
 }
 
 /// A server that ends with the test.
@@ -125,6 +131,11 @@ impl Running {
         let (head, body) = reply.split_once("\r\n\r\n").expect("a head");
         let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
         (status, serde_json::from_str(body).unwrap_or_else(|_| Value::from(body)))
+    }
+
+    /// Where it listens.
+    pub fn host(&self) -> String {
+        self.0.as_ref().expect("running").address().to_string()
     }
 
     pub fn predict(&self, model: &str, body: &str) -> (u16, Value) {

@@ -66,6 +66,7 @@ impl Flags {
             start_timeout: Duration::from_millis(self.worker_start_timeout_ms),
             memory_bytes_max: self.worker_max_bytes,
             env: self.worker_env.clone(),
+            predictor: None,
         });
         if let Some(class) = &self.python_class {
             let Source::Fixed(models) = &mut config.models else {

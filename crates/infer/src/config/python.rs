@@ -20,6 +20,23 @@ pub struct Python {
     pub memory_bytes_max: u64,
     /// Variables that workers get besides the usual ones: `NAME` with the server's value, or `NAME=VALUE`.
     pub env: Vec<String>,
+    /// Whom a class that is a transformer asks.
+    pub predictor: Option<Predictor>,
+}
+
+/// A server that transformers ask.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Predictor {
+    /// Its host, and its port where that is not the usual one.
+    pub host: String,
+    /// `v1` or `v2`.
+    pub protocol: String,
+    /// Whether it is asked over TLS.
+    pub use_ssl: bool,
+    /// How long it may take.
+    pub timeout: Duration,
+    /// How often it is asked again where it cannot be reached.
+    pub retries: u32,
 }
 
 impl Default for Python {
@@ -31,6 +48,7 @@ impl Default for Python {
             start_timeout: Duration::from_secs(120),
             memory_bytes_max: 1 << 30,
             env: Vec::new(),
+            predictor: None,
         }
     }
 }
