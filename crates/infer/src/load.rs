@@ -50,6 +50,7 @@ struct Read {
 pub(crate) fn load(order: &Order) -> Result<Served, String> {
     let start = Instant::now();
     let digests = Digests::announced(&order.folder, order.wishes.sha256.as_deref())?;
+    let digests = digests.with_agents(&order.model, &order.folder, &order.wishes.md5);
     let Read { backend, about, origin } = match &order.class {
         Some(class) => of_class(order, class, &digests)?,
         None => read(order, &digests)?,

@@ -77,6 +77,8 @@ pub struct Model {
     pub batching: Option<Batching>,
     /// The SHA-256 of the model's file in hexadecimal digits, where only these bytes are to be served.
     pub sha256: Option<String>,
+    /// The MD5 of files, by path in the model's folder, as Triton's checksum agent has them.
+    pub md5: BTreeMap<String, String>,
     /// Whether its answers are kept; `None` is [`ResponseCache::by_default`].
     pub cache: Option<bool>,
     /// Requests that each version answers before clients reach it, besides those that lie in its folder.
@@ -99,6 +101,7 @@ impl Model {
             class: None,
             batching: None,
             sha256: None,
+            md5: BTreeMap::new(),
             cache: None,
             warmups: Vec::new(),
             error: None,

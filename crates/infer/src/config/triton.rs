@@ -42,8 +42,7 @@ const KNOWN: [&str; 24] = [
     "model_repository_agents",
     "response_cache",
 ];
-const REFUSED: [&str; 5] =
-    ["ensemble_scheduling", "sequence_batching", "batch_input", "batch_output", "model_repository_agents"];
+const REFUSED: [&str; 4] = ["ensemble_scheduling", "sequence_batching", "batch_input", "batch_output"];
 const WITHOUT_EFFECT: [&str; 4] = ["optimization", "cc_model_filenames", "metric_tags", "model_operations"];
 
 fn wrong<T>(field: &Field, what: impl Into<String>) -> Result<T> {
@@ -89,6 +88,7 @@ pub fn read(text: &str, model: &mut Model) -> Result<()> {
     let rows_max = all.get("max_batch_size").map_or(Ok(0), size)?;
     model.warmups = warmup::read(&all, rows_max > 0)?;
     parameters(&all, model)?;
+    agents(&all, model)?;
     if let Some(cache) = child(&all, "response_cache")? {
         cache.only(&["enable"])?;
         model.cache = Some(cache.get("enable").map_or(Ok(false), Field::truth)?);
@@ -122,6 +122,38 @@ fn parameters(all: &Message, model: &mut Model) -> Result<()> {
             _ => {
                 tracing::warn!(model = %model.name, "the parameter {key:?} in config.pbtxt has no effect here")
             }
+        }
+    }
+    Ok(())
+}
+
+/// Agents look at a model before it is loaded. Of those that Triton has, only the one of checksums is known here.
+fn agents(all: &Message, model: &mut Model) -> Result<()> {
+    model.md5.clear();
+    let Some(agents) = child(all, "model_repository_agents")? else { return Ok(()) };
+    agents.only(&["agents"])?;
+    for field in agents.all("agents") {
+        let agent = field.message()?;
+        agent.only(&["name", "parameters"])?;
+        let name = agent.get("name").map_or(Ok(""), Field::text)?;
+        if name != "checksum" {
+            return wrong(field, format!("the repository agent {name:?} is not served, only \"checksum\""));
+        }
+        for pair in agent.all("parameters") {
+            let entry = pair.message()?;
+            entry.only(&["key", "value"])?;
+            let text = |name| entry.get(name).map_or(Ok(""), Field::text);
+            let (key, value) = (text("key")?, text("value")?);
+            let Some(path) = key.strip_prefix("MD5:") else {
+                return wrong(pair, format!("the checksum agent's {key:?} does not begin with MD5:"));
+            };
+            let is_inside =
+                !path.starts_with('/') && path.split('/').all(|part| !matches!(part, "" | "." | ".."));
+            if !is_inside {
+                return wrong(pair, format!("{path:?} is no file in the model's folder"));
+            }
+            let md5 = crate::proof::checked_md5(value).or_else(|what| wrong(pair, what))?;
+            model.md5.insert(path.to_owned(), md5);
         }
     }
     Ok(())
@@ -254,7 +286,30 @@ mod tests {
     }
 
     #[test]
+    fn the_agent_of_checksums_says_what_files_are_meant() {
+        let text = r#"model_repository_agents { agents [ { name: "checksum" parameters [
+            { key: "MD5:1/m.onnx" value: "900150983CD24FB0D6963F7D28E17F72" },
+            { key: "MD5:labels.txt" value: "d41d8cd98f00b204e9800998ecf8427e" } ] } ] }"#;
+        let md5 = read_as("m", text).expect("a document").md5;
+        let want = [
+            ("1/m.onnx".to_owned(), "900150983cd24fb0d6963f7d28e17f72".to_owned()),
+            ("labels.txt".to_owned(), "d41d8cd98f00b204e9800998ecf8427e".to_owned()),
+        ];
+        assert_eq!(md5, want.into());
+    }
+
+    #[test]
     fn what_would_be_served_wrongly_is_refused() {
+        let agent = |inside: &str| format!("model_repository_agents {{ agents {{ {inside} }} }}");
+        for (inside, want) in [
+            ("name: 'other'", "\"other\""),
+            ("name: 'checksum' parameters { key: 'SHA:1/m' value: '' }", "SHA:1/m"),
+            ("name: 'checksum' parameters { key: 'MD5:../m' value: '' }", "../m"),
+            ("name: 'checksum' parameters { key: 'MD5:1/m' value: '12' }", "32 hexadecimal digits"),
+        ] {
+            let error = read_as("m", &agent(inside)).expect_err(inside).to_string();
+            assert!(error.contains(want), "{inside}: {error}");
+        }
         for (text, want) in [
             ("parameters { key: 'sha256' value { string_value: '12' } }", "64 hexadecimal digits"),
             ("parameters { key: 'sha256' value { } }", "needs a string_value"),

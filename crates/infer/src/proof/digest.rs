@@ -4,11 +4,16 @@
 //! or lies beside the file in `slipway-model.json`, as a text for the model's file or as an object of file names and
 //! digests. It is held against the very bytes that are then read as a model, before anything in them is believed.
 //!
+//! Triton's checksum agent announces MD5s of files by their paths in the model's folder, which holds all versions: a
+//! version answers for its own files and for those beside the versions.
+//!
 //! Not here: signatures; whoever can write the folder can write the document in it, but not the configuration.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use md5::Md5;
+use md5::digest::Digest as _;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
@@ -35,6 +40,8 @@ pub(crate) struct Digests {
     model: Vec<(&'static str, String)>,
     /// Of all files, by path in the folder.
     files: Option<BTreeMap<String, String>>,
+    /// MD5s of files by their whole paths, with what they are called there.
+    agents: Vec<(PathBuf, String, String)>,
 }
 
 impl Digests {
@@ -48,6 +55,36 @@ impl Digests {
             digests.document(&text).map_err(|why| format!("{DOCUMENT}: {why}"))?;
         }
         Ok(digests)
+    }
+
+    /// Adds what Triton's checksum agent announces for the files of the version in `folder` and for those beside it.
+    pub(crate) fn with_agents(mut self, model: &Path, folder: &Path, md5: &BTreeMap<String, String>) -> Self {
+        let number = |text: &str| text.parse::<u64>().ok();
+        let own = folder.file_name().and_then(|name| number(&name.to_string_lossy()));
+        for (path, md5) in md5 {
+            let first = path.split('/').next().and_then(number);
+            let is_another_versions = folder != model && first.is_some() && first != own;
+            if !is_another_versions {
+                self.agents.push((model.join(path), path.clone(), md5.clone()));
+            }
+        }
+        self
+    }
+
+    /// `bytes` are those of the model's file, where there is one.
+    fn check_agents(&self, file: Option<(&Path, &[u8])>) -> Result<(), String> {
+        for (path, name, wanted) in &self.agents {
+            let actual = match file {
+                Some((own, bytes)) if own == path => hex(&Md5::digest(bytes)),
+                _ => md5_of(path)?,
+            };
+            if actual != *wanted {
+                return Err(format!(
+                    "the MD5 of {name} is {actual}, the checksum agent of config.pbtxt says {wanted}"
+                ));
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn document(&mut self, text: &[u8]) -> Result<(), String> {
@@ -73,7 +110,8 @@ impl Digests {
         if *self == Self::default() {
             return Ok(());
         }
-        let actual = hex(bytes);
+        self.check_agents(Some((&folder.join(file), bytes)))?;
+        let actual = sha256(bytes);
         for (who, wanted) in &self.model {
             differ(who, file, wanted, &actual)?;
         }
@@ -88,7 +126,7 @@ impl Digests {
                 let other = super::read(&folder.join(path))?;
                 let other =
                     other.ok_or_else(|| format!("{path}, which {DOCUMENT} announces, is not there"))?;
-                differ(DOCUMENT, path, wanted, &hex(&other))?;
+                differ(DOCUMENT, path, wanted, &sha256(&other))?;
             }
         }
         Ok(())
@@ -106,9 +144,9 @@ impl Digests {
         for (path, wanted) in self.files.iter().flatten() {
             let bytes = super::read(&folder.join(path))?;
             let bytes = bytes.ok_or_else(|| format!("{path}, which {DOCUMENT} announces, is not there"))?;
-            differ(DOCUMENT, path, wanted, &hex(&bytes))?;
+            differ(DOCUMENT, path, wanted, &sha256(&bytes))?;
         }
-        Ok(())
+        self.check_agents(None)
     }
 }
 
@@ -123,6 +161,13 @@ pub(crate) fn checked(sha256: &str) -> Result<String, String> {
     }
 }
 
+/// The same for an MD5.
+pub(crate) fn checked_md5(md5: &str) -> Result<String, String> {
+    let digits = md5.to_ascii_lowercase();
+    let is_legal = digits.len() == 32 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_legal { Ok(digits) } else { Err(format!("{md5:?} is no MD5: expected 32 hexadecimal digits")) }
+}
+
 fn differ(who: &str, file: &str, wanted: &str, actual: &str) -> Result<(), String> {
     if wanted == actual {
         return Ok(());
@@ -130,9 +175,30 @@ fn differ(who: &str, file: &str, wanted: &str, actual: &str) -> Result<(), Strin
     Err(format!("the sha256 of {file} is {actual}, {who} says {wanted}"))
 }
 
-fn hex(bytes: &[u8]) -> String {
+fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+/// Read in pieces: variables of a SavedModel may be larger than memory should be.
+fn md5_of(path: &Path) -> Result<String, String> {
+    use std::io::Read;
+    let failed = |error: std::io::Error| format!("cannot read {}: {error}", path.display());
+    let mut file = std::fs::File::open(path).map_err(failed)?;
+    let mut hash = Md5::new();
+    let mut piece = vec![0; 256 << 10];
+    loop {
+        match file.read(&mut piece) {
+            Ok(0) => return Ok(hex(&hash.finalize())),
+            Ok(count) => hash.update(&piece[..count]),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
+}
+
+fn hex(digest: &[u8]) -> String {
     use std::fmt::Write;
-    Sha256::digest(bytes).iter().fold(String::with_capacity(64), |mut text, byte| {
+    digest.iter().fold(String::with_capacity(64), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text
     })
@@ -182,5 +248,35 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_checksum_agent_speaks_for_its_version_and_for_what_lies_beside() {
+        // Of `abc` and of nothing, as RFC 1321 prints them.
+        let (abc, none) = ("900150983cd24fb0d6963f7d28e17f72", "d41d8cd98f00b204e9800998ecf8427e");
+        let model = tempfile::tempdir().expect("a folder");
+        let folder = model.path().join("2");
+        std::fs::create_dir(&folder).expect("made");
+        std::fs::write(folder.join("m"), "abc").expect("written");
+        std::fs::write(model.path().join("labels"), "").expect("written");
+        for (files, want) in [
+            (&[("2/m", abc), ("labels", none), ("1/m", none), ("3/gone", none)][..], ""),
+            (&[("2/m", none)], "the MD5 of 2/m is 9001"),
+            (&[("002/m", none)], "002/m"),
+            (&[("labels", abc)], "the MD5 of labels"),
+            (&[("2/gone", abc)], "cannot read"),
+        ] {
+            let md5 = files.iter().map(|(path, md5)| ((*path).to_owned(), (*md5).to_owned())).collect();
+            let digests = Digests::default().with_agents(model.path(), &folder, &md5);
+            for got in [digests.check(&folder, "m", b"abc"), digests.check_others(&folder)] {
+                match want {
+                    "" => assert_eq!(got, Ok(()), "{files:?}"),
+                    want => assert!(got.as_ref().is_err_and(|why| why.contains(want)), "{want}: {got:?}"),
+                }
+            }
+        }
+        let md5 = [("2/m".to_owned(), abc.to_owned())].into();
+        let digests = Digests::default().with_agents(model.path(), &folder, &md5);
+        assert!(digests.check(&folder, "m", b"abd").is_err(), "the very bytes that are read");
     }
 }

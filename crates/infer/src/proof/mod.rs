@@ -15,10 +15,11 @@ mod record;
 mod request;
 mod warm;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
-pub(crate) use digest::{Digests, checked};
+pub(crate) use digest::{Digests, checked, checked_md5};
 
 use crate::config::Warmup;
 use crate::served::Served;
@@ -31,6 +32,8 @@ const FILE_BYTES_MAX: u64 = 64 << 20;
 pub(crate) struct Wishes {
     /// The SHA-256 of its file, as lower-case hexadecimal digits.
     pub(crate) sha256: Option<String>,
+    /// The MD5 of files, by path in the model's folder.
+    pub(crate) md5: BTreeMap<String, String>,
     /// Requests that the model's configuration describes.
     pub(crate) warmups: Vec<Warmup>,
     /// How often each stored request warms a version up; 0 is not at all.

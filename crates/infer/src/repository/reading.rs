@@ -145,6 +145,7 @@ pub(super) fn order(
         model: model.path.clone(),
         wishes: Wishes {
             sha256: model.sha256.clone(),
+            md5: model.md5.clone(),
             warmups: model.warmups.clone(),
             iterations: loading.warmup_iterations,
         },
