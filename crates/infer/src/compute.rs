@@ -1,7 +1,7 @@
 //! Threads for what is too long for an event loop.
 //!
 //! One pool serves the whole process: as many threads as CPUs that the process may use, started when first
-//! needed. Its queue is bounded; what does not fit is refused at once, because work that waits behind a full
+//! needed and each kept within its node (`numa`). Its queue is bounded; what does not fit is refused at once, because work that waits behind a full
 //! queue is late anyway.
 //!
 //! A model whose calls wait for another process has a pool of its own, because a call that hangs there must not hold a
@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
+use crate::numa;
 use crate::refusal::{Reason, Refusal};
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -28,13 +29,15 @@ pub(crate) struct Pool {
     sender: Sender<Job>,
     receiver: Receiver<Job>,
     name: &'static str,
+    /// Its threads compute, and stay near the memory that they use; those that wait for other processes run anywhere.
+    is_bound: bool,
     threads: AtomicUsize,
     threads_max: usize,
 }
 
 fn shared() -> &'static Pool {
     static POOL: OnceLock<Pool> = OnceLock::new();
-    POOL.get_or_init(|| Pool::new("compute", threads(), WAITING_MAX))
+    POOL.get_or_init(|| Pool { is_bound: true, ..Pool::new("compute", threads(), WAITING_MAX) })
 }
 
 /// CPUs that the process may use: quotas and affinity count.
@@ -63,7 +66,7 @@ pub(crate) async fn aside<T: Send + 'static>(
 impl Pool {
     fn new(name: &'static str, threads_max: usize, waiting_max: usize) -> Self {
         let (sender, receiver) = bounded(waiting_max);
-        Self { sender, receiver, name, threads: AtomicUsize::new(0), threads_max }
+        Self { sender, receiver, name, is_bound: false, threads: AtomicUsize::new(0), threads_max }
     }
 
     /// A pool for one model, of at least one thread.
@@ -119,7 +122,15 @@ impl Pool {
         }
         let receiver = self.receiver.clone();
         let name = format!("{}-{count}", self.name);
-        let started = std::thread::Builder::new().name(name).spawn(move || run(&receiver));
+        let (is_bound, of) = (self.is_bound, self.threads_max);
+        let started = std::thread::Builder::new().name(name).spawn(move || {
+            if is_bound {
+                numa::bind(count, of)
+            } else {
+                numa::free()
+            }
+            run(&receiver);
+        });
         if let Err(error) = started {
             self.threads.fetch_sub(1, Relaxed);
             tracing::error!(%error, "cannot start a compute thread");

@@ -11,7 +11,7 @@
 //!   that the path or method named; `bind` matches a request's tensors with a model's inputs.
 //! * [`compare`] asks two models about the same data, and tells what changed between them.
 //! * [`repository`] knows which models and versions answer and follows their folders; [`evaluate`] runs one call, [`batch`] lets what is
-//!   long wait and run together; `compute` are the threads for that; `proof` is what a version must show before it answers.
+//!   long wait and run together; `compute` are the threads for that, `numa` where threads run; `proof` is what a version must show before it answers.
 //! * `metrics` counts every call, `observe` looks at some and has the admin's pages.
 //!
 //! Not here: Kubernetes, and anything about a model's inside (`models`).
@@ -41,6 +41,7 @@ mod lean;
 mod listen;
 mod load;
 mod metrics;
+mod numa;
 mod observe;
 mod ports;
 mod proof;

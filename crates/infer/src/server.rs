@@ -38,7 +38,7 @@ use crate::repository::Repository;
 use crate::shared::Shared;
 use crate::stream::Stream;
 use crate::tls::Certificates;
-use crate::{Config, Error};
+use crate::{Config, Error, compute, numa};
 
 /// Connections on their way to a worker.
 const HANDOVER: usize = 1024;
@@ -66,7 +66,9 @@ impl Server {
         let tls = config.tls.clone().map(Certificates::open).transpose().map_err(Error::Certificate)?;
         let tls = tls.map(Arc::new);
         let listeners = Listeners::open(&config)?;
-        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        // Before any thread is bound, whose CPUs it would count.
+        let cpus = compute::threads();
+        numa::look();
         let workers = config.workers.unwrap_or(cpus).clamp(1, 512);
         let mut runtimes = Vec::new();
         // The last is the front's.
@@ -103,9 +105,10 @@ impl Server {
             };
             let thread = std::thread::Builder::new();
             let thread = match (receiver, front.take_if(|_| index == workers)) {
-                (Some(receiver), _) => thread
-                    .name(format!("serve-{index}"))
-                    .spawn(move || runtime.block_on(worker.run(receiver))),
+                (Some(receiver), _) => thread.name(format!("serve-{index}")).spawn(move || {
+                    numa::bind(index, workers);
+                    runtime.block_on(worker.run(receiver));
+                }),
                 (None, front) => {
                     thread.name("serve-front".to_owned()).spawn(move || runtime.block_on(worker.front(front)))
                 }
