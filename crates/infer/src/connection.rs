@@ -40,10 +40,6 @@ use crate::stream::{Rewound, Stream};
 use crate::unpack::PACK_BYTES_MIN;
 use crate::{buffers, compute, explain, unpack};
 
-/// Between two requests.
-const IDLE_MAX: Duration = Duration::from_secs(120);
-/// Between two pieces of one request, and for a reply to be taken.
-const STALL_MAX: Duration = Duration::from_secs(30);
 /// Replies that wait for one write, in bytes.
 const REPLIES_MAX: usize = 64 << 10;
 /// How a client begins that knows that the server speaks HTTP/2.
@@ -129,7 +125,7 @@ pub(crate) async fn serve<S: Stream>(
         replies: Vec::new(),
         scratch: Scratch::default(),
         date: Date::new(),
-        timer: Box::pin(tokio::time::sleep(IDLE_MAX)),
+        timer: Box::pin(tokio::time::sleep(shared.config.patience.idle)),
         since: None,
         shared,
         metrics,
@@ -238,11 +234,11 @@ impl<S: Stream> Connection<S> {
             self.start = 0;
             self.end = 0;
             self.give_back();
-            let stop = self.stop.clone();
+            let (stop, idle) = (self.stop.clone(), self.shared.config.patience.idle);
             let (stream, timer) = (&self.stream, &mut self.timer);
             let arrived = tokio::select! {
                 biased;
-                arrived = within(timer, IDLE_MAX, |poller| stream.poll_arrived(poller)) => arrived?.is_some(),
+                arrived = within(timer, idle, |poller| stream.poll_arrived(poller)) => arrived?.is_some(),
                 () = stop.cancelled() => false,
             };
             // Only who has something to say needs a buffer.
@@ -250,7 +246,7 @@ impl<S: Stream> Connection<S> {
             if !arrived {
                 return Ok(false);
             }
-            let reads = self.read(IDLE_MAX);
+            let reads = self.read(idle);
             tokio::select! {
                 biased;
                 read = reads => read,
@@ -267,8 +263,18 @@ impl<S: Stream> Connection<S> {
                 self.input.resize(room, 0);
             }
             self.in_pace(self.end - self.start)?;
-            self.read(STALL_MAX).await
+            self.read_more().await
         }
+    }
+
+    /// Reads once more of what has begun. The timer may be set for a longer wait, between requests.
+    async fn read_more(&mut self) -> Result<bool, End> {
+        let stall = self.shared.config.patience.stall;
+        let until = Instant::now() + stall;
+        if self.timer.deadline() > until {
+            self.timer.as_mut().reset(until);
+        }
+        self.read(stall).await
     }
 
     /// Reads once into the free part of the buffer; false at the end of the stream or of the time.
@@ -447,7 +453,7 @@ impl<S: Stream> Connection<S> {
                 self.stream.write_all(&self.replies[written..]).await?;
                 self.stream.flush().await
             };
-            tokio::time::timeout(STALL_MAX, rest)
+            tokio::time::timeout(self.shared.config.patience.stall, rest)
                 .await
                 .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::Config;
-use crate::config::Tls;
+use crate::config::{Patience, Tls};
 
 /// How clients reach the server.
 #[derive(Debug, Clone, Args)]
@@ -48,6 +48,12 @@ pub struct Ports {
     /// Seconds that a connection lives, give or take a tenth; unlimited by default.
     #[arg(long = "max_connection_age_seconds")]
     pub max_connection_age_seconds: Option<u64>,
+    /// Milliseconds that a connection may be idle between two requests.
+    #[arg(long = "connection_idle_ms", default_value_t = 120_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub connection_idle_ms: u64,
+    /// Milliseconds between two pieces of a request, and for a reply to be taken; slower clients are sent away.
+    #[arg(long = "connection_stall_ms", default_value_t = 30_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub connection_stall_ms: u64,
     /// Milliseconds that a request without a deadline of its own may wait for its evaluation; unlimited by default.
     #[arg(long = "request_timeout_ms")]
     pub request_timeout_ms: Option<u64>,
@@ -77,6 +83,10 @@ impl Ports {
         config.cors = self.enable_cors;
         config.connections_max = self.max_connections.max(1);
         config.connection_age = self.max_connection_age_seconds.map(Duration::from_secs);
+        config.patience = Patience {
+            idle: Duration::from_millis(self.connection_idle_ms),
+            stall: Duration::from_millis(self.connection_stall_ms),
+        };
         config.timeout = self.request_timeout_ms.map(Duration::from_millis);
         config.drain.grace = Duration::from_secs(self.drain_grace_seconds);
         config.upstream_codes = self.upstream_error_codes;

@@ -297,9 +297,6 @@ impl Door {
     }
 }
 
-/// A client that connects has this long to say something.
-const SILENCE_MAX: Duration = Duration::from_secs(120);
-
 /// One thread's share of a server.
 #[derive(Clone)]
 struct Worker {
@@ -326,7 +323,7 @@ impl Worker {
     async fn look(self, face: Face, stream: std::net::TcpStream) -> Option<(std::net::TcpStream, Bytes)> {
         let stream = TcpStream::from_std(stream).ok()?;
         let mut first = [0; 4];
-        let looked = tokio::time::timeout(SILENCE_MAX, stream.peek(&mut first));
+        let looked = tokio::time::timeout(self.shared.config.patience.idle, stream.peek(&mut first));
         let count = tokio::select! {
             looked = looked => looked.ok()?.ok()?,
             () = self.stop.cancelled() => return None,
@@ -343,7 +340,9 @@ impl Worker {
         let is_open = self.shared.open_repository || face == Face::Admin;
         let Self { shared, metrics, stop, .. } = self;
         let rights = Rights { is_open, is_admin: face == Face::Admin, is_front: true };
-        let moved = connection::serve(stream, Bytes::new(), shared, metrics, stop, rights).await;
+        // Boxed: a connection that says nothing is to stay small.
+        let serve = Box::pin(connection::serve(stream, Bytes::new(), shared, metrics, stop, rights));
+        let moved = serve.await;
         moved.and_then(|(stream, begun)| Some((stream.into_std().ok()?, begun)))
     }
 

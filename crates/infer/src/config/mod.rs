@@ -308,6 +308,8 @@ pub struct Config {
     pub connections_max: u64,
     /// How long a connection lives, give or take a tenth; `None` is as long as its client wants.
     pub connection_age: Option<Duration>,
+    /// How long clients may be silent.
+    pub patience: Patience,
     /// Bounds for reading a model.
     pub limits: Limits,
     /// How models are read.
@@ -326,6 +328,21 @@ pub struct Config {
     pub libraries: Libraries,
     /// Engines for what is not read natively, in the order in which they are asked.
     pub engines: Vec<Arc<dyn Engines>>,
+}
+
+/// How long clients may be silent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// Between two requests; connections that speak gRPC have a bound of their own for that.
+    pub idle: Duration,
+    /// Between two pieces of a request, and for a reply to be taken.
+    pub stall: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { idle: Duration::from_secs(120), stall: Duration::from_secs(30) }
+    }
 }
 
 impl Config {
@@ -359,6 +376,7 @@ impl Config {
             upstream_codes: false,
             connections_max: 50_000,
             connection_age: None,
+            patience: Patience::default(),
             limits: Limits::default(),
             loading: Loading::default(),
             queueing: Queueing::default(),

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Body, Connection, End, STALL_MAX};
+use super::{Body, Connection, End};
 use crate::http::{Chunks, Encoding, Framing, Head, Meta};
 use crate::stream::Stream;
 use crate::{compute, events, unpack};
 
-/// After its first [`STALL_MAX`], a request must have come at this many bytes a second on average.
+/// After the time of one stall, a request must have come at this many bytes a second on average.
 const BYTES_A_SECOND_MIN: usize = 1 << 10;
 
 impl<S: Stream> Connection<S> {
@@ -19,7 +19,8 @@ impl<S: Stream> Connection<S> {
     pub(super) fn in_pace(&mut self, arrived: usize) -> Result<(), End> {
         let now = Instant::now();
         let since = *self.since.get_or_insert(now);
-        let allowed = STALL_MAX + Duration::from_secs((arrived / BYTES_A_SECOND_MIN) as u64);
+        let allowed =
+            self.shared.config.patience.stall + Duration::from_secs((arrived / BYTES_A_SECOND_MIN) as u64);
         if now.duration_since(since) > allowed {
             return Err(End::Refused(408, "the request comes too slowly"));
         }
@@ -83,7 +84,7 @@ impl<S: Stream> Connection<S> {
                         self.input.resize(room, 0);
                     }
                     self.in_pace(self.end - self.start)?;
-                    if !self.read(STALL_MAX).await? {
+                    if !self.read_more().await? {
                         return Err(End::Quiet);
                     }
                 }
@@ -118,7 +119,7 @@ impl<S: Stream> Connection<S> {
                 let room = self.input.len() * 2;
                 self.input.resize(room, 0);
             }
-            if !self.read(STALL_MAX).await? {
+            if !self.read_more().await? {
                 return Err(End::Quiet);
             }
         }

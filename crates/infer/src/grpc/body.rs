@@ -10,7 +10,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context as Poller, Poll};
-use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use codecs::grpc::frame;
@@ -23,9 +22,6 @@ use super::{BODIES_MAX, Context};
 use crate::http::Encoding;
 use crate::refusal::{Reason, Refusal};
 use crate::{compute, unpack};
-
-/// Between two pieces of one message.
-const STALL_MAX: Duration = Duration::from_secs(30);
 
 /// The messages of a request.
 pub(crate) struct Messages {
@@ -78,7 +74,7 @@ impl Messages {
             // Between messages a stream may be quiet for as long as its connection lives.
             self.body.frame().await
         } else {
-            tokio::time::timeout(STALL_MAX, self.body.frame())
+            tokio::time::timeout(self.context.shared.config.patience.stall, self.body.frame())
                 .await
                 .map_err(|_| Refusal::new(Reason::Cancelled, "the message stopped half-way"))?
         };
