@@ -66,6 +66,11 @@ const TEXTS: [&str; 12] = [
     "",
 ];
 
+/// A number at the edge of a type.
+pub(crate) fn edge_number(dice: &mut Dice) -> u64 {
+    *dice.pick(&EDGES)
+}
+
 /// Changes an input in one to eight ways. `other` is a known input that parts may come from.
 pub fn mutate(dice: &mut Dice, input: &mut Vec<u8>, other: &[u8], words: &[&[u8]], len_max: usize) {
     // Few changes mostly: a text with many is rarely one that any reader reads to its end.
@@ -84,10 +89,19 @@ fn range(dice: &mut Dice, bytes: &[u8], max: usize) -> std::ops::Range<usize> {
     if dice.below(2) == 0 { start..end } else { edge(bytes, start)..edge(bytes, end) }
 }
 
+fn is_edge(byte: &u8) -> bool {
+    b" \n,:;[]{}()<>=\"'".contains(byte)
+}
+
 /// The next place where a word of a text ends or begins.
 fn edge(bytes: &[u8], from: usize) -> usize {
-    let is_edge = |byte: &u8| b" \n,:;[]{}()\"'".contains(byte);
     bytes[from..].iter().position(is_edge).map_or(bytes.len(), |len| from + len)
+}
+
+/// All such places.
+pub(crate) fn edges(bytes: &[u8]) -> impl Iterator<Item = usize> {
+    let inner = bytes.iter().enumerate().filter(|(_, byte)| is_edge(byte)).map(|(at, _)| at);
+    inner.chain([bytes.len()])
 }
 
 fn place(dice: &mut Dice, bytes: &[u8]) -> usize {
@@ -97,7 +111,7 @@ fn place(dice: &mut Dice, bytes: &[u8]) -> usize {
 
 fn once(dice: &mut Dice, input: &mut Vec<u8>, other: &[u8], words: &[&[u8]]) {
     let len = input.len();
-    match dice.below(if words.is_empty() { 10 } else { 12 }) {
+    match dice.below(if words.is_empty() { 11 } else { 13 }) {
         0 if len > 0 => {
             let at = dice.below(len);
             input[at] ^= 1 << dice.below(8);
@@ -137,11 +151,16 @@ fn once(dice: &mut Dice, input: &mut Vec<u8>, other: &[u8], words: &[&[u8]]) {
             input.extend_from_slice(&other[from..]);
         }
         10 => {
-            let word = [b" ", *dice.pick(words), b" "].concat();
-            let from = dice.below(2);
-            insert(dice, input, &word[from..]);
+            if !crate::message::change(dice, input) {
+                input.push(dice.roll() as u8);
+            }
         }
         11 => {
+            let word = *dice.pick(words);
+            let spaced = if dice.below(2) == 0 { word.to_vec() } else { [b" ", word, b" "].concat() };
+            insert(dice, input, &spaced);
+        }
+        12 => {
             let word = *dice.pick(words);
             let at = dice.below(len + 1);
             input.splice(at..(at + word.len()).min(len), word.iter().copied());
