@@ -12,7 +12,7 @@ use models::LoadError;
 use super::attrs::Attrs;
 use super::gemm::{A, B, Left, Plus, product};
 use super::value::{Budget, Failed, Value};
-use super::window::{AXES, Axis, Window, floats, image, product as over};
+use super::window::{AXES, Axis, Window, floats, image, kernel_cells, product as over, seen_line};
 use super::{Op, Operator, input};
 
 /// Cells of the columns that are copied at once, unless one line has more.
@@ -75,26 +75,6 @@ impl Plan {
         let line = self.depth() * self.axes[2].out;
         (COLUMNS / line.max(1)).clamp(1, (self.axes[0].out * self.axes[1].out).max(1))
     }
-}
-
-/// Calls `each` with every cell of the kernel: its place in the row-major kernel, and its place on each axis.
-fn kernel_cells(axes: &[Axis; AXES], mut each: impl FnMut(usize, [usize; AXES])) {
-    let mut at = 0;
-    for z in 0..axes[0].kernel {
-        for y in 0..axes[1].kernel {
-            for x in 0..axes[2].kernel {
-                each(at, [z, y, x]);
-                at += 1;
-            }
-        }
-    }
-}
-
-/// The line of cells that a kernel's cell sees in a line of windows; `None` in the padding.
-fn seen_line(axes: &[Axis; AXES], line: usize, at: [usize; AXES]) -> Option<usize> {
-    let z = axes[0].cell(line / axes[1].out, at[0])?;
-    let y = axes[1].cell(line % axes[1].out, at[1])?;
-    Some((z * axes[1].size + y) * axes[2].size)
 }
 
 /// Copies what the windows of `lines` see of `cells` (a group's channels) into `columns`, `[depth, windows]`.

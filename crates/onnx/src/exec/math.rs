@@ -17,12 +17,17 @@ struct Unary {
     double: fn(f64) -> f64,
 }
 
+/// A loop over the pairs of two values.
+type Loop = fn(&Pairs, &[f32], &[f32]) -> Vec<f32>;
+
 /// A function of two numbers in each type.
 #[derive(Clone, Copy)]
 pub(crate) struct Binary {
     single: fn(f32, f32) -> f32,
     double: fn(f64, f64) -> f64,
     whole: fn(i64, i64) -> Option<i64>,
+    /// The whole loop over `float`, for the functions that are less than a call.
+    quick: Option<Loop>,
 }
 
 /// A question about two numbers.
@@ -35,6 +40,9 @@ struct Test {
 /// The operator of a node, if it is one of these.
 pub(crate) fn operator(attrs: Attrs<'_>) -> Result<Option<Op>, LoadError> {
     let op = attrs.node.op.as_str();
+    if op == "Relu" {
+        return Ok(Some(plain(|inputs, _| Ok(vec![relu(input(inputs, 0)?)?]))));
+    }
     if let Some(function) = unary(op) {
         return Ok(Some(plain(move |inputs, _| Ok(vec![function.apply(input(inputs, 0)?)?]))));
     }
@@ -134,6 +142,16 @@ fn unary(op: &str) -> Option<Unary> {
     })
 }
 
+/// The function is less than a call.
+fn relu(value: &Value) -> Result<Value, Failed> {
+    match &value.cells {
+        Cells::F32(cells) => {
+            Ok(Value::f32s(&value.dims, cells.iter().map(|x| if *x < 0.0 { 0.0 } else { *x }).collect()))
+        }
+        _ => unary("Relu").expect("it is there").apply(value),
+    }
+}
+
 fn sign_single(x: f32) -> f32 {
     if x > 0.0 {
         1.0
@@ -181,6 +199,16 @@ pub(crate) fn narrow(elem: Elem, x: i64) -> i64 {
     }
 }
 
+fn quick(op: &str) -> Option<Loop> {
+    Some(match op {
+        "Add" | "Sum" => |pairs, x, y| pairs.zip(x, y, |a, b| a + b),
+        "Sub" => |pairs, x, y| pairs.zip(x, y, |a, b| a - b),
+        "Mul" => |pairs, x, y| pairs.zip(x, y, |a, b| a * b),
+        "Div" => |pairs, x, y| pairs.zip(x, y, |a, b| a / b),
+        _ => return None,
+    })
+}
+
 /// The rest of a division that rounds down.
 fn floored(a: i64, b: i64) -> Option<i64> {
     let rest = (b != 0).then(|| a.wrapping_rem(b))?;
@@ -190,7 +218,7 @@ fn floored(a: i64, b: i64) -> Option<i64> {
 fn binary(op: &str) -> Option<Binary> {
     macro_rules! of {
         ($f:expr, $g:expr, $h:expr) => {
-            Binary { single: $f, double: $g, whole: $h }
+            Binary { single: $f, double: $g, whole: $h, quick: quick(op) }
         };
     }
     Some(match op {
@@ -221,7 +249,10 @@ impl Binary {
     pub(crate) fn apply(self, a: &Value, b: &Value, budget: &mut Budget) -> Result<Value, Failed> {
         let pairs = Pairs::of(&a.dims, &b.dims, budget)?;
         let cells = match (&a.cells, &b.cells) {
-            (Cells::F32(x), Cells::F32(y)) => Cells::F32(pairs.map(x, y, self.single)),
+            (Cells::F32(x), Cells::F32(y)) => Cells::F32(match self.quick {
+                Some(quick) => quick(&pairs, x, y),
+                None => pairs.map(x, y, self.single),
+            }),
             (Cells::F64(x), Cells::F64(y)) => Cells::F64(pairs.map(x, y, self.double)),
             (Cells::Int(x), Cells::Int(y)) => {
                 let cells = pairs.places().map(|(i, j)| (self.whole)(x[i], y[j]).map(|x| narrow(a.elem, x)));
@@ -357,6 +388,39 @@ impl Pairs {
             return x.iter().zip(y).map(|(x, y)| f(*x, *y)).collect();
         }
         self.places().map(|(i, j)| f(x[i], y[j])).collect()
+    }
+
+    /// [`Self::map`] with the function in the loop, and without places where one side is repeated as a whole.
+    fn zip(&self, x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32) -> Vec<f32> {
+        let both = |(x, y): (&f32, &f32)| f(*x, *y);
+        if self.same {
+            x.iter().zip(y).map(both).collect()
+        } else if y.len() == 1 && x.len() == self.count {
+            x.iter().map(|x| f(*x, y[0])).collect()
+        } else if x.len() == 1 && y.len() == self.count {
+            y.iter().map(|y| f(x[0], *y)).collect()
+        } else if self.repeats(&self.b, y.len()) && x.len() == self.count {
+            x.chunks_exact(y.len()).flat_map(|x| x.iter().zip(y).map(both)).collect()
+        } else if self.repeats(&self.a, x.len()) && y.len() == self.count {
+            y.chunks_exact(x.len()).flat_map(|y| x.iter().zip(y).map(both)).collect()
+        } else {
+            self.places().map(|(i, j)| f(x[i], y[j])).collect()
+        }
+    }
+
+    /// Whether a value of `len` cells and these steps is the last dimensions, repeated along the first.
+    fn repeats(&self, steps: &[usize], len: usize) -> bool {
+        let mut step = 1;
+        for (size, own) in self.dims.iter().zip(steps).rev() {
+            let fits = if step < len { *size == 1 || *own == step } else { *size == 1 || *own == 0 };
+            if !fits {
+                return false;
+            }
+            if step < len {
+                step *= size;
+            }
+        }
+        step == len
     }
 
     /// The places of both values' cells, in row-major order of the result.

@@ -6,7 +6,7 @@ use models::LoadError;
 
 use super::attrs::Attrs;
 use super::value::{Budget, Failed, Value};
-use super::window::{AXES, Axis, Window, floats, image, product};
+use super::window::{AXES, Axis, Window, floats, image, kernel_cells, product, seen_line};
 use super::{Op, input, plain};
 
 /// The operator of a node, if it is one of these.
@@ -14,9 +14,11 @@ pub(crate) fn operator(attrs: Attrs<'_>) -> Result<Option<Op>, LoadError> {
     Ok(Some(match attrs.node.op.as_str() {
         "MaxPool" if attrs.node.outputs.len() > 1 => return Err(attrs.unsupported("an output of places")),
         "MaxPool" if attrs.int_or("storage_order", 0)? != 0 => return Err(attrs.unsupported("storage_order")),
-        "MaxPool" => windowed(attrs, greatest)?,
-        "AveragePool" if attrs.int_or("count_include_pad", 0)? != 0 => windowed(attrs, mean_padded)?,
-        "AveragePool" => windowed(attrs, mean)?,
+        "MaxPool" => windowed(attrs, Keep::Greatest)?,
+        "AveragePool" if attrs.int_or("count_include_pad", 0)? != 0 => {
+            windowed(attrs, Keep::Mean { padded: true })?
+        }
+        "AveragePool" => windowed(attrs, Keep::Mean { padded: false })?,
         "GlobalAveragePool" => {
             whole(|cells| (cells.iter().map(|x| f64::from(*x)).sum::<f64>() / cells.len() as f64) as f32)
         }
@@ -30,61 +32,45 @@ fn greater(a: f32, b: f32) -> f32 {
     if b > a || b.is_nan() { b } else { a }
 }
 
-/// A window: the cells of its channel, the dimensions, and its place on each.
-struct Seen<'a> {
-    cells: &'a [f32],
-    axes: &'a [Axis; AXES],
-    at: [usize; AXES],
+/// What is kept of the cells of a window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    Greatest,
+    /// The mean over the cells, those of the padding included or not.
+    Mean {
+        padded: bool,
+    },
 }
 
-impl Seen<'_> {
-    fn each(&self, mut tell: impl FnMut(f32)) {
-        let axes = self.axes;
-        for z in (0..axes[0].kernel).filter_map(|at| axes[0].cell(self.at[0], at)) {
-            for y in (0..axes[1].kernel).filter_map(|at| axes[1].cell(self.at[1], at)) {
-                let line = (z * axes[1].size + y) * axes[2].size;
-                for x in (0..axes[2].kernel).filter_map(|at| axes[2].cell(self.at[2], at)) {
-                    tell(self.cells[line + x]);
-                }
+/// Cells of each window along an axis; in the padding too, where `padded`.
+fn seen(axis: &Axis, padded: bool) -> Vec<usize> {
+    let room = axis.size + axis.before + axis.after;
+    let counts = |out: usize, at: usize| {
+        if padded { out * axis.stride + at * axis.dilation < room } else { axis.cell(out, at).is_some() }
+    };
+    (0..axis.out).map(|out| (0..axis.kernel).filter(|at| counts(out, *at)).count()).collect()
+}
+
+/// A channel's windows: for each cell of the kernel, whole lines of windows at a time.
+fn channel(keep: Keep, axes: &[Axis; AXES], cells: &[f32], out: &mut [f32]) {
+    let width = axes[2].out;
+    out.fill(if keep == Keep::Greatest { f32::NEG_INFINITY } else { 0.0 });
+    kernel_cells(axes, |_, at| {
+        let inside = axes[2].inside(at[2]);
+        for (line, out) in out.chunks_exact_mut(width).enumerate() {
+            let base = seen_line(axes, line, at);
+            let (Some(base), Some(first)) = (base, axes[2].cell(inside.start, at[2])) else { continue };
+            let from = cells[base + first..].iter().step_by(axes[2].stride);
+            let pairs = out[inside.clone()].iter_mut().zip(from);
+            match keep {
+                Keep::Greatest => pairs.for_each(|(out, x)| *out = greater(*out, *x)),
+                Keep::Mean { .. } => pairs.for_each(|(out, x)| *out += x),
             }
         }
-    }
-
-    /// Cells of the window inside the image and its padding.
-    fn padded(&self) -> usize {
-        let along = |(axis, out): (&Axis, usize)| {
-            let room = axis.size + axis.before + axis.after;
-            (0..axis.kernel).filter(|at| out * axis.stride + at * axis.dilation < room).count()
-        };
-        self.axes.iter().zip(self.at).map(along).product()
-    }
-}
-
-fn greatest(seen: &Seen<'_>) -> f32 {
-    let mut max = f32::NEG_INFINITY;
-    seen.each(|x| max = greater(max, x));
-    max
-}
-
-fn sum(seen: &Seen<'_>) -> (f32, usize) {
-    let (mut sum, mut count) = (0.0, 0);
-    seen.each(|x| {
-        sum += x;
-        count += 1;
     });
-    (sum, count)
 }
 
-fn mean(seen: &Seen<'_>) -> f32 {
-    let (sum, count) = sum(seen);
-    sum / count.max(1) as f32
-}
-
-fn mean_padded(seen: &Seen<'_>) -> f32 {
-    sum(seen).0 / seen.padded().max(1) as f32
-}
-
-fn windowed(attrs: Attrs<'_>, fold: fn(&Seen<'_>) -> f32) -> Result<Op, LoadError> {
+fn windowed(attrs: Attrs<'_>, keep: Keep) -> Result<Op, LoadError> {
     let window = Window::read(attrs)?;
     if window.kernel.is_empty() {
         return Err(attrs.error("it has no kernel_shape"));
@@ -97,18 +83,26 @@ fn windowed(attrs: Attrs<'_>, fold: fn(&Seen<'_>) -> f32) -> Result<Op, LoadErro
         dims.extend(axes[AXES - sizes.len()..].iter().map(|axis| axis.out));
         let count = budget.claim(&dims)?;
         budget.plod(count, product(&axes, |axis| axis.kernel))?;
-        let cells = floats(x)?;
-        let mut out = Vec::with_capacity(count);
-        for cells in cells.chunks_exact(product(&axes, |axis| axis.size).max(1)) {
-            for z in 0..axes[0].out {
-                for y in 0..axes[1].out {
-                    let line = (0..axes[2].out).map(|x| fold(&Seen { cells, axes: &axes, at: [z, y, x] }));
-                    out.extend(line);
-                }
-            }
-        }
-        if out.len() != count {
+        let (size, windows) = (product(&axes, |axis| axis.size), product(&axes, |axis| axis.out));
+        if size == 0 {
             return Err(format!("no cells in {:?}", x.dims));
+        }
+        let counts = match keep {
+            Keep::Greatest => Vec::new(),
+            Keep::Mean { padded } => {
+                for axis in &axes {
+                    budget.plod(axis.out, axis.kernel)?;
+                }
+                let [z, y, x] = [0, 1, 2].map(|axis| seen(&axes[axis], padded));
+                let plane =
+                    |z: &usize| y.iter().flat_map(|y| x.iter().map(move |x| z * y * x)).collect::<Vec<_>>();
+                z.iter().flat_map(plane).map(|count| count.max(1) as f32).collect()
+            }
+        };
+        let mut out = vec![0.0; count];
+        for (cells, out) in floats(x)?.chunks_exact(size).zip(out.chunks_exact_mut(windows)) {
+            channel(keep, &axes, cells, out);
+            out.iter_mut().zip(&counts).for_each(|(out, count)| *out /= count);
         }
         Ok(vec![Value::f32s(&dims, out)])
     }))

@@ -75,6 +75,26 @@ pub(crate) fn product(axes: &[Axis; AXES], of: impl Fn(&Axis) -> usize) -> usize
     axes.iter().map(of).product()
 }
 
+/// Calls `each` with every cell of the kernel: its place in the row-major kernel, and its place on each axis.
+pub(crate) fn kernel_cells(axes: &[Axis; AXES], mut each: impl FnMut(usize, [usize; AXES])) {
+    let mut at = 0;
+    for z in 0..axes[0].kernel {
+        for y in 0..axes[1].kernel {
+            for x in 0..axes[2].kernel {
+                each(at, [z, y, x]);
+                at += 1;
+            }
+        }
+    }
+}
+
+/// The line of cells that a kernel's cell sees in a line of windows; `None` in the padding.
+pub(crate) fn seen_line(axes: &[Axis; AXES], line: usize, at: [usize; AXES]) -> Option<usize> {
+    let z = axes[0].cell(line / axes[1].out, at[0])?;
+    let y = axes[1].cell(line % axes[1].out, at[1])?;
+    Some((z * axes[1].size + y) * axes[2].size)
+}
+
 fn sizes(attrs: Attrs<'_>, name: &str, min: i64) -> Result<Vec<usize>, LoadError> {
     let values = attrs.ints(name)?;
     let size = |x: &i64| {
