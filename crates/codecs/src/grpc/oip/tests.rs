@@ -4,6 +4,8 @@ use models::Outputs;
 use proptest::prelude::*;
 
 use super::*;
+use crate::wire::{Fields, put_bytes, put_bytes_always, put_int, put_len, put_message, put_varint};
+use models::Shape;
 
 fn tensor(out: &mut Vec<u8>, name: &str, datatype: &str, dims: &[i64], contents: impl FnOnce(&mut Vec<u8>)) {
     put_message(out, 5, |out| {

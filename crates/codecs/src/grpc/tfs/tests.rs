@@ -3,7 +3,9 @@
 use models::Outputs;
 use proptest::prelude::*;
 
+use super::answers::put_spec;
 use super::*;
+use crate::wire::{Fields, put_bytes, put_bytes_always, put_f32, put_int, put_message};
 
 fn put_dims(out: &mut Vec<u8>, dims: &[i64]) {
     put_message(out, 2, |out| {
