@@ -94,7 +94,9 @@ def measure(args, machine, rows):
         for key in KEYS:
             rows.say("%s: %s" % (name, key[:-3].replace("p999", "p99.9")), medians[phase][key], "us")
         if phase != "steady":
-            rows.say("%s: p99 / steady" % name, medians[phase]["p99_us"] / medians["steady"]["p99_us"], most=1.2)
+            # Each against the steady time just before it: the machine's mood changes from minute to minute.
+            ratios = [one["p99_us"] / steady["p99_us"] for one, steady in zip(all_, seen["steady"])]
+            rows.say("%s: p99 / steady" % name, statistics.median(ratios), most=1.2)
             rows.say("%s: a load takes, median of %d" % (name, len(loads[phase])), 1000 * statistics.median(loads[phase]), "ms")
         rows.say("%s: failed of %d" % (name, due[phase]), lost[phase], most=0)
     rows.say("memory at the end", server.memory(), "MB")
