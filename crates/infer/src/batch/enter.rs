@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::former::{Turned, Waiting};
 use super::seat::{Answer, Gather, Kind, Seat, Tensors, Ticket};
-use super::{Inner, State, kick, sweep, workers_max};
+use super::{Inner, MARGIN, State, kick, sweep, workers_max};
 use crate::config::Mode;
 use crate::evaluate;
 use crate::refusal::{Reason, Refusal};
@@ -104,7 +104,7 @@ fn admit(call: &evaluate::Call<'_>, inner: &Inner, now: Instant) -> Result<usize
     let together = served.queue.rows_max(&state);
     let expected = expected(served, &state, call.priority, call.rows, together);
     if let (Some(deadline), Some(expected)) = (call.deadline, expected)
-        && deadline.saturating_duration_since(now) < expected
+        && deadline.saturating_duration_since(now) < expected.mul_f64(MARGIN)
     {
         return Err(shed(&state, "the deadline would pass before the answer is there"));
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::former::{Formed, Next};
 use super::seat::{Kind, Seat};
-use super::{BATCHES_WAIT_MAX, Call, Inner, Refused, State, kick, run, set_alarm, tidy};
+use super::{BATCHES_WAIT_MAX, Call, Inner, MARGIN, Refused, State, kick, run, set_alarm, tidy};
 use crate::refusal::{Reason, Refusal};
 use crate::served::Served;
 
@@ -80,7 +80,7 @@ fn form(
     if state.former.is_empty() {
         state.limiter.emptied();
     }
-    let Some(end) = time.and_then(|time| now.checked_add(time)) else { return Ok(formed) };
+    let Some(end) = time.and_then(|time| now.checked_add(time.mul_f64(MARGIN))) else { return Ok(formed) };
     let is_late = |call: &Call| call.deadline.is_some_and(|deadline| deadline < end);
     // The last one runs even so: what is expected may be wrong, and is learnt from what runs.
     let last = formed.calls.iter().filter_map(|call| call.deadline).max();
