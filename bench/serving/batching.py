@@ -16,7 +16,8 @@ import statistics
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from offered import Machine, Rows, arguments, perceptron  # noqa: E402
+from measured import Rows, arguments  # noqa: E402
+from offered import Machine, perceptron  # noqa: E402
 
 PATH = "/v1/models/mlp:predict"
 COLUMNS = 64

@@ -1,7 +1,7 @@
 """What the rows `open`, `soak` and `batching` share: servers on a CPU of their own, load by the clock, verdicts.
 
 Server and client have a CPU each where there are two, as everywhere in this folder.
-Not here: the load itself (`open.rs`).
+Not here: the load itself (`open.rs`), the server and its numbers (`measured`).
 """
 import json
 import os
@@ -13,19 +13,14 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.request
 
-HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from measured import Server, command  # noqa: E402
+
 PATH = "/v1/models/a:predict"
 # A measurement beside which others took more of a CPU than this is made again.
 OTHERS_MAX = 0.05
 BODY = '{"instances":[[5.1,3.5,1.4,0.2]]}'
-
-
-def arguments(parser):
-    parser.add_argument("--slipway")
-    parser.add_argument("--examples", default=os.path.join(os.environ.get("CARGO_TARGET_DIR", "target"), "release/examples"))
-    parser.add_argument("--json")
 
 
 class Machine:
@@ -36,14 +31,13 @@ class Machine:
         every = ",".join(map(str, cpus))
         self.server, self.client = (str(cpus[0]), str(cpus[-1])) if not all_cpus else (every, every)
         self.examples = args.examples
-        self.own = [args.slipway, "serve"] if args.slipway else [os.path.join(args.examples, "bench_serve")]
+        self.own = command(args)
         # What is left of the other CPU must not disturb the client: this script sleeps nearly always.
         self.folder = tempfile.mkdtemp(prefix="bench-")
         self.servers = []
 
     def serve(self, *flags, port=0):
-        line = ["taskset", "-c", self.server] + self.own + list(flags) + ["--http_port", str(port), "--host", "127.0.0.1"]
-        server = Server(line)
+        server = Server(["taskset", "-c", self.server] + self.own + list(flags), port)
         self.servers.append(server)
         return server
 
@@ -92,39 +86,6 @@ def ended(load):
     return json.loads(out)
 
 
-class Server:
-    def __init__(self, line):
-        env = dict(os.environ, RUST_LOG=os.environ.get("RUST_LOG", "warn"))
-        self.process = subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=env)
-        said = self.process.stdout.readline().split()
-        if not said:
-            sys.exit("the server did not start: " + " ".join(line))
-        self.address = said[-1].split("//")[-1]
-
-    def post(self, path, body=b"{}"):
-        request = urllib.request.Request("http://%s%s" % (self.address, path), body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=300) as reply:
-            return reply.read()
-
-    def memory(self):
-        """Resident megabytes."""
-        for line in open("/proc/%d/status" % self.process.pid):
-            if line.startswith("VmRSS"):
-                return int(line.split()[1]) / 1024
-        return 0.0
-
-    def cpu(self):
-        fields = open("/proc/%d/stat" % self.process.pid).read().rsplit(") ", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def terminate(self):
-        self.process.terminate()
-
-    def end(self):
-        self.process.terminate()
-        self.process.wait()
-
-
 class Versions:
     """A model in a repository that gets new versions of the same file."""
 
@@ -171,28 +132,6 @@ class Repeated:
     def __exit__(self, *_):
         self.stopped.set()
         self.thread.join()
-
-
-class Rows:
-    """Lines with what a number is, what it is to be, and whether it is."""
-
-    def __init__(self):
-        self.all, self.kept = {}, True
-
-    def say(self, name, value, unit="", most=None, least=None):
-        verdict = ""
-        if most is not None or least is not None:
-            holds = value <= most if most is not None else value >= least
-            self.kept &= holds
-            bound = "at most %g" % most if most is not None else "at least %g" % least
-            verdict = "   (%s: %s)" % (bound, "met" if holds else "MISSED")
-        self.all[name] = value
-        print("  %-58s %10.3f %s%s" % (name, value, unit, verdict), flush=True)
-
-    def end(self, file):
-        if file:
-            json.dump(self.all, open(file, "w"), indent=1)
-        sys.exit(not self.kept)
 
 
 # scikit-learn itself is not needed: a class of its name with the attributes of a fitted model pickles the same.

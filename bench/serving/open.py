@@ -16,7 +16,8 @@ import statistics
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from offered import HERE, Machine, Repeated, Rows, Versions, arguments, perceptron  # noqa: E402
+from measured import IRIS, Rows, arguments  # noqa: E402
+from offered import Machine, Repeated, Versions, perceptron  # noqa: E402
 
 KEYS = ("p50_us", "p99_us", "p999_us", "max_us")
 
@@ -42,7 +43,7 @@ def main():
 def measure(args, machine, rows):
     models = os.path.join(machine.folder, "models")
     iris = os.path.join(machine.folder, "iris.joblib")
-    with open(os.path.join(HERE, "iris.joblib"), "rb") as from_, open(iris, "wb") as to:
+    with open(IRIS, "rb") as from_, open(iris, "wb") as to:
         to.write(from_.read())
     a = Versions(models, "a", iris)
     phases = [phase for phase in ("reload", "gigabyte") if phase in args.only.split(",")]
@@ -99,7 +100,7 @@ def measure(args, machine, rows):
             rows.say("%s: p99 / steady" % name, statistics.median(ratios), most=1.2)
             rows.say("%s: a load takes, median of %d" % (name, len(loads[phase])), 1000 * statistics.median(loads[phase]), "ms")
         rows.say("%s: failed of %d" % (name, due[phase]), lost[phase], most=0)
-    rows.say("memory at the end", server.memory(), "MB")
+    rows.say("memory at the end", server.resident(), "MB")
 
 
 main()

@@ -16,6 +16,7 @@ row() { # row NAME ARGUMENTS...: runs NAME.py.
     python3 "$here/$name.py" --slipway "$bin" "$@" || { echo "$name: not all numbers are what they are to be"; missed=1; }
 }
 if asked many; then row many; fi
+[ "$rows" != many ] || exit $missed
 (cd "$here/../.." && cargo build --release --locked -q -p infer -p loadgen --examples)
 examples=${CARGO_TARGET_DIR:-$here/../../target}/release/examples
 if asked serving; then

@@ -17,7 +17,8 @@ import sys
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from offered import HERE, Machine, Repeated, Rows, Versions, arguments, ended, free_port  # noqa: E402
+from measured import IRIS, Rows, arguments  # noqa: E402
+from offered import Machine, Repeated, Versions, ended, free_port  # noqa: E402
 
 GRPC_RATE = 100
 
@@ -43,7 +44,7 @@ class Soak:
     def __init__(self, args, machine, rows):
         self.args, self.machine, self.rows = args, machine, rows
         iris = os.path.join(machine.folder, "iris.joblib")
-        shutil.copy(os.path.join(HERE, "iris.joblib"), iris)
+        shutil.copy(IRIS, iris)
         self.models = os.path.join(machine.folder, "models")
         self.versions = Versions(self.models, "a", iris)
         self.port = free_port()
@@ -80,7 +81,7 @@ class Soak:
         memory, server = [], self.server
 
         def reload():
-            memory.append(server.memory())
+            memory.append(server.resident())
             return self.versions.reload(server)
 
         loads = self.loads(rate, seconds)
