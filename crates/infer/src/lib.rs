@@ -125,10 +125,16 @@ pub async fn run(
         }
         Err(join) => std::panic::resume_unwind(join.into_panic()),
     };
-    // Before anybody is told: the first call finds the memory that stays, and does not wait for this.
-    lean::after_start();
     ready(&server);
-    shutdown.await;
+    let leaner = async {
+        tokio::time::sleep(lean::FIRST_USE).await;
+        lean::after_start();
+        std::future::pending().await
+    };
+    tokio::select! {
+        () = shutdown => {}
+        () = leaner => {}
+    }
     server.stop();
     let _ = tokio::task::spawn_blocking(move || server.join()).await;
     Ok(())
