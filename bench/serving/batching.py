@@ -76,7 +76,7 @@ class Batching:
             self.overload(*peak)
         if "idle" in self.args.only:
             self.idle()
-        self.rows.say("calls that failed", self.lost, most=0)
+        self.rows.say("calls that failed", self.lost, most=0, firm=True)
 
     def sweep(self, floor, top):
         """The rate that gives the best goodput, and that goodput, of the batching that chooses by itself."""

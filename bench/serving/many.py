@@ -115,7 +115,7 @@ def hot(own, rows, count):
         rows.say("%d models loaded: start to ready" % count, ready_s, "s")
         for index in range(count):
             assert client.predict("m%05d" % index)[0] == 200
-        rows.say("%d models loaded and called: resident" % count, server.resident(), "MB", 80)
+        rows.say("%d models loaded and called: resident" % count, server.resident(), "MB", 80, firm=True)
         rows.say("%d models loaded and called: no file's" % count, server.anonymous(), "MB")
         server.end()
     finally:
@@ -143,7 +143,7 @@ def known(own, rows, count, hot_):
         rows.say("warm call, mean", 1000 * (time.monotonic() - begun) / hot_, "ms")
         rows.say("cold call that puts another to sleep, p50", percentile(evicting, 0.5), "ms")
         rows.say("cold call that puts another to sleep, p99", percentile(evicting, 0.99), "ms", 10)
-        rows.say("%d known, %d loaded: resident" % (count, hot_), server.resident(), "MB", 150)
+        rows.say("%d known, %d loaded: resident" % (count, hot_), server.resident(), "MB", 150, firm=True)
         rows.say("%d known, %d loaded: no file's" % (count, hot_), server.anonymous(), "MB")
         server.end()
     finally:
@@ -183,9 +183,9 @@ def reloads(own, rows, count):
         stop.set()
         caller.join()
         rows.say("after 10 reloads: resident", first, "MB")
-        rows.say("after %d reloads over that" % count, last / first, "", 1.1)
+        rows.say("after %d reloads over that" % count, last / first, "", 1.1, firm=True)
         rows.say("calls meanwhile", seen["calls"])
-        rows.say("calls that failed", seen["failed"], "", 0)
+        rows.say("calls that failed", seen["failed"], "", 0, firm=True)
         server.end()
     finally:
         shutil.rmtree(root)

@@ -62,7 +62,7 @@ def measure(args, machine, rows):
     rows.say("top rate, closed loop of 64 connections", top, "/s")
     names = ["steady"] + phases
     seen, loads = {name: [] for name in names}, {name: [] for name in names}
-    due, lost = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
+    due, lost, refused = (dict.fromkeys(names, 0) for _ in range(3))
 
     def phase(name, seconds, every=None, deed=None):
         def once():
@@ -74,7 +74,8 @@ def measure(args, machine, rows):
                 times = done.times
             # Of every run, also of those that are made again.
             due[name] += report["due"]
-            lost[name] += report["failed"] + report["refused"] + report["probes_failed"]
+            lost[name] += report["failed"] + report["probes_failed"]
+            refused[name] += report["refused"]
             return report, times
 
         report, times = machine.quietly(once)
@@ -99,7 +100,8 @@ def measure(args, machine, rows):
             ratios = [one["p99_us"] / steady["p99_us"] for one, steady in zip(all_, seen["steady"])]
             rows.say("%s: p99 / steady" % name, statistics.median(ratios), most=1.2)
             rows.say("%s: a load takes, median of %d" % (name, len(loads[phase])), 1000 * statistics.median(loads[phase]), "ms")
-        rows.say("%s: failed of %d" % (name, due[phase]), lost[phase], most=0)
+        rows.say("%s: refused" % name, refused[phase], most=0)
+        rows.say("%s: failed of %d" % (name, due[phase]), lost[phase], most=0, firm=True)
     rows.say("memory at the end", server.resident(), "MB")
 
 

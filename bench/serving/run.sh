@@ -2,7 +2,7 @@
 # The serving rows of `make bench`: the released binary beside echoes, KServe's Python server and MLServer.
 # The peers' environments are made once (pip); where that fails the peer is left out and said to be.
 # BENCH=serving,many,open,batching,soak chooses rows; `soak` is 15 minutes, and where nothing is chosen one minute.
-# Rows go on where a number is not what it is to be; the exit status says so at the end.
+# Rows go on where a number is not what it is to be. The exit status says so at the end of counts and memory; times are told.
 set -euo pipefail
 bin=$(readlink -f "${1:?usage: run.sh PATH_OF_SLIPWAY}")
 here=$(cd "$(dirname "$0")" && pwd)

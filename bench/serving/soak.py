@@ -69,8 +69,9 @@ class Soak:
         self.rows.say("%s: gRPC answered" % name, grpc["answered"])
         self.rows.say("%s: gRPC p99" % name, grpc["p99_us"], "us")
         for kind, one in (("REST", rest), ("gRPC", grpc)):
-            self.rows.say("%s: %s failed" % (name, kind), one["due"] - one["answered"], most=0)
-            self.rows.say("%s: probes failed beside %s" % (name, kind), one["probes_failed"], most=0)
+            self.rows.say("%s: %s refused" % (name, kind), one["refused"], most=0)
+            self.rows.say("%s: %s failed" % (name, kind), one["due"] - one["answered"] - one["refused"], most=0, firm=True)
+            self.rows.say("%s: probes failed beside %s" % (name, kind), one["probes_failed"], most=0, firm=True)
             if one["failures"]:
                 print("    %s" % one["failures"])
 
@@ -94,7 +95,7 @@ class Soak:
         # What the first requests and reloads leave is there from then on.
         early, late = memory[len(memory) // 6], statistics.median(memory[-max(1, len(memory) // 6):])
         self.rows.say("memory after a sixth of the time", early, "MB")
-        self.rows.say("memory at the end over that", late / early, most=1.1)
+        self.rows.say("memory at the end over that", late / early, most=1.1, firm=True)
         self.restarts(rate)
 
     def restarts(self, rate):

@@ -309,6 +309,12 @@ impl Engines for Native {
             None => false,
         }
     }
+
+    fn outruns(&self, wanted: &Wanted<'_>) -> bool {
+        let is_graph = matches!(self.find(wanted), Some(Found::Graph(_)));
+        let places = self.onnx.search.places();
+        is_graph && self.choice == Choice::Others && engines::candidates(Kind::OnnxRuntime, &places).is_ok()
+    }
 }
 
 #[cfg(test)]

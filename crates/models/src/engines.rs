@@ -61,4 +61,9 @@ pub trait Engines: Send + Sync + Debug {
     fn comes_first(&self, _wanted: &Wanted<'_>) -> bool {
         false
     }
+
+    /// Whether it is there and would evaluate the model in less time than the native reader, where that takes long.
+    fn outruns(&self, _wanted: &Wanted<'_>) -> bool {
+        false
+    }
 }

@@ -8,7 +8,8 @@ use std::time::Duration;
 /// Which engine runs ONNX graphs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnnxEngine {
-    /// The server's own where it evaluates the graph, else ONNX Runtime where it is found.
+    /// ONNX Runtime where it is found and the graph takes long for a row, or is one that the server's own does not evaluate;
+    /// else the server's own.
     #[default]
     Auto,
     /// The server's own.
