@@ -70,7 +70,9 @@ class Soak:
         self.rows.say("%s: gRPC p99" % name, grpc["p99_us"], "us")
         for kind, one in (("REST", rest), ("gRPC", grpc)):
             self.rows.say("%s: %s refused" % (name, kind), one["refused"], most=0)
-            self.rows.say("%s: %s failed" % (name, kind), one["due"] - one["answered"] - one["refused"], most=0, firm=True)
+            self.rows.say("%s: %s never sent, the client was behind" % (name, kind), one["unsent"], most=0)
+            lost = one["due"] - one["answered"] - one["refused"] - one["unsent"]
+            self.rows.say("%s: %s failed" % (name, kind), lost, most=0, firm=True)
             self.rows.say("%s: probes failed beside %s" % (name, kind), one["probes_failed"], most=0, firm=True)
             if one["failures"]:
                 print("    %s" % one["failures"])
