@@ -5,6 +5,8 @@
 //! Not here: searching (`search`).
 
 use std::fmt::Write as _;
+use std::fs::OpenOptions;
+use std::io::{Read as _, Seek as _, Write as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -80,10 +82,16 @@ pub fn write(rows: &[Row]) -> String {
     text
 }
 
-/// Adds a search to the file.
+/// Adds a search to the file. Searches that end at the same time wait for each other.
 pub fn record(searched: Row) -> std::io::Result<()> {
-    let text = std::fs::read_to_string(path()).unwrap_or_default();
-    std::fs::write(path(), write(&add(read(&text), searched)))
+    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path())?;
+    file.lock()?;
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    let text = write(&add(read(&text), searched));
+    file.set_len(0)?;
+    file.rewind()?;
+    file.write_all(text.as_bytes())
 }
 
 /// The row of a search.

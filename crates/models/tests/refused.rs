@@ -178,6 +178,20 @@ fn a_wrong_tree_is_named() {
         ("a column too far", tree("1 -1", "0 3"), &["tree 0", "column 3"]),
         ("too few", tree("1", "0 0"), &["tree 0", "left_child has 1"]),
     ]);
+    let set = |threshold: &str| {
+        format!(
+            "tree\nversion=v4\nnum_tree_per_iteration=1\nmax_feature_idx=0\nobjective=regression\n\nTree=0\n\
+             num_leaves=2\nnum_cat=1\nsplit_feature=0\nthreshold={threshold}\ndecision_type=1\nleft_child=-1\n\
+             right_child=-2\nleaf_value=1 2\ncat_boundaries=0 1\ncat_threshold=6\n\nend of trees\n"
+        )
+        .into_bytes()
+    };
+    assert!(load_bytes("model", set("0").into(), &LIMITS).is_ok());
+    check(vec![
+        ("a set too far", set("1"), &["tree 0", "categories 1 does not exist"]),
+        ("a set much too far", set("1e300"), &["tree 0", "does not exist"]),
+        ("a set below zero", set("-1"), &["tree 0", "categories -1 does not exist"]),
+    ]);
 }
 
 #[test]

@@ -377,14 +377,14 @@ fn add(forest: &mut Forest<f64>, tree: &RawTree, base: usize) -> Result<(), Stri
     })
 }
 
+/// The categories of which one goes left: a categorical split's threshold is the number of their set.
 fn set(tree: &RawTree, node: usize) -> Result<&[u32], String> {
-    let index = tree.threshold[node] as usize;
-    let bounds = (tree.category_starts.get(index), tree.category_starts.get(index + 1));
-    let set = match bounds {
-        (Some(start), Some(end)) => tree.category_words.get(*start..*end),
+    let threshold = tree.threshold[node];
+    let set = match tree.category_starts.windows(2).nth(threshold as usize) {
+        Some(bounds) if threshold >= 0.0 => tree.category_words.get(bounds[0]..bounds[1]),
         _ => None,
     };
-    set.ok_or_else(|| format!("node {node}: the set of categories {index} does not exist"))
+    set.ok_or_else(|| format!("node {node}: the set of categories {threshold} does not exist"))
 }
 
 impl Boost for Model {
