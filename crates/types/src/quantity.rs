@@ -185,9 +185,10 @@ impl fmt::Display for Quantity {
         if self.nanos == 0 {
             return f.write_str("0");
         }
-        let below_1024 = self.nanos.abs() < 1024 * NANOS;
+        // As upstream: a small number or a fraction loses nothing when it is written as a decimal one.
+        let is_plain = self.nanos.abs() >= 1024 * NANOS && self.nanos % NANOS == 0;
         match self.format {
-            Format::BinarySi if !below_1024 => self.fmt_binary(f),
+            Format::BinarySi if is_plain => self.fmt_binary(f),
             Format::BinarySi | Format::DecimalSi => self.fmt_decimal(f, false),
             Format::DecimalExponent => self.fmt_decimal(f, true),
         }
@@ -196,7 +197,7 @@ impl fmt::Display for Quantity {
 
 impl Quantity {
     fn fmt_binary(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let units = div_up(self.nanos, NANOS);
+        let units = self.nanos / NANOS;
         let fits = |bits: u32| units % (1i128 << bits) == 0;
         match BINARY.iter().rev().find(|(_, bits)| fits(*bits)) {
             Some((suffix, bits)) => write!(f, "{}{suffix}", units >> bits),
@@ -298,7 +299,9 @@ mod tests {
             ("0.5Ki", "512"),
             ("1000Ki", "1000Ki"),
             ("1024", "1024"),
-            ("1.1Ki", "1127"),
+            ("1.1Ki", "1126400m"),
+            (".1Mi", "104857600m"),
+            ("2048.5Ki", "2097664"),
             ("12e6", "12e6"),
             ("1e3", "1e3"),
             ("1E", "1E"),
