@@ -274,6 +274,45 @@ templates:
 }
 
 #[test]
+fn what_cannot_be_started_is_not_tried_for_ever() {
+    let ran = run("
+entrypoint: main
+templates:
+- name: main
+  retryStrategy: {retryPolicy: Always}
+  dag: {tasks: [{name: a, template: work, arguments: {parameters: [{name: m, value: x}]}}]}
+- name: work
+  retryStrategy: {retryPolicy: Always}
+  inputs: {parameters: [{name: m}]}
+  container: {image: a, command: ['{{=asInt(inputs.parameters.m)}}']}
+");
+    assert_eq!((ran.phase(), ran.pods.len()), ("Error", 0));
+    assert!(ran.node("wf(0).a").message.contains("asInt"), "{}", ran.node("wf(0).a").message);
+}
+
+#[test]
+fn a_name_stands_for_one_thing() {
+    for (text, why) in [
+        (
+            "templates: [{name: main, dag: {tasks: [{name: a, template: x}, {name: a, template: x}]}}, {name: x, container: {image: a, command: [b]}}]",
+            "templates.main.tasks[1].name 'a' is not unique",
+        ),
+        (
+            "templates: [{name: main, steps: [[{name: a, template: x}], [{name: a, template: x}]]}, {name: x, container: {image: a, command: [b]}}]",
+            "templates.main.steps[1].name 'a' is not unique",
+        ),
+        (
+            "templates: [{name: main, container: {image: a, command: [b]}}, {name: main, container: {image: a, command: [b]}}]",
+            "templates[1].name 'main' is not unique",
+        ),
+    ] {
+        let spec: Value = serde_yaml_ng::from_str(&format!("entrypoint: main\n{text}")).unwrap();
+        let refused = plan::argo::compile(Identity::default(), &spec, &BTreeMap::new()).map(drop).unwrap_err();
+        assert_eq!(refused.to_string(), why);
+    }
+}
+
+#[test]
 fn a_workflow_that_recurses_for_ever_ends() {
     let ran = run("
 entrypoint: main

@@ -114,9 +114,19 @@ struct Change {
     pick: u8,
 }
 
-fn changes() -> impl Strategy<Value = Vec<Change>> {
+/// A document that is shown as JSON where it fails.
+struct Mutated(Value);
+
+impl std::fmt::Debug for Mutated {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+fn mutations(of: Value) -> impl Strategy<Value = Mutated> {
     let change = (any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<u8>());
-    prop::collection::vec(change.prop_map(|(place, source, pick)| Change { place, source, pick }), 1..5)
+    let change = change.prop_map(|(place, source, pick)| Change { place, source, pick });
+    prop::collection::vec(change, 1..5).prop_map(move |changes| Mutated(mutated(of.clone(), &changes)))
 }
 
 fn mutated(mut document: Value, changes: &[Change]) -> Value {
@@ -196,17 +206,22 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn mutated_workflows_end_or_are_refused(changes in changes(), luck in prop::collection::vec(any::<u8>(), 1..9)) {
-        let spec = mutated(argo_sample(), &changes);
-        if let Ok(plan) = plan::argo::compile(identity(), &spec, &BTreeMap::new()) {
+    fn mutated_workflows_end_or_are_refused(
+        spec in mutations(argo_sample()),
+        luck in prop::collection::vec(any::<u8>(), 1..9),
+    ) {
+        if let Ok(plan) = plan::argo::compile(identity(), &spec.0, &BTreeMap::new()) {
             run(Arc::new(plan), &luck);
         }
     }
 
     #[test]
-    fn mutated_pipelines_end_or_are_refused(changes in changes(), luck in prop::collection::vec(any::<u8>(), 1..9)) {
-        let document = mutated(yaml(include_str!("fixtures/iris_pipeline.yaml")), &changes);
-        let run_of = KfpRun { run_id: "r".into(), display_name: "r".into(), pipeline_spec: document, ..KfpRun::default() };
+    fn mutated_pipelines_end_or_are_refused(
+        document in mutations(yaml(include_str!("fixtures/iris_pipeline.yaml"))),
+        luck in prop::collection::vec(any::<u8>(), 1..9),
+    ) {
+        let run_of =
+            KfpRun { run_id: "r".into(), display_name: "r".into(), pipeline_spec: document.0, ..KfpRun::default() };
         if let Ok(plan) = plan::kfp::compile(identity(), &run_of) {
             run(Arc::new(plan), &luck);
         }

@@ -167,6 +167,21 @@ fn workflow_parameters(spec: &WorkflowSpec) -> Result<BTreeMap<String, Value>, E
     Ok(parameters)
 }
 
+/// Refuses a name that two tasks of a template have: conditions and values refer to tasks by name.
+fn unique<'a>(
+    template: &str,
+    list: &str,
+    names: impl Iterator<Item = (usize, &'a str)>,
+) -> Result<(), Error> {
+    let mut known = BTreeSet::new();
+    for (at, name) in names {
+        if !known.insert(name) {
+            return Err(Error::new(format!("templates.{template}.{list}[{at}].name '{name}' is not unique")));
+        }
+    }
+    Ok(())
+}
+
 struct Compiler {
     templates: Vec<Template>,
     names: BTreeMap<(String, String), usize>,
@@ -177,11 +192,13 @@ impl Compiler {
     /// Gives each template of a spec its place, so that bodies can refer to any of them.
     fn declare(&mut self, scope: &str, spec: &Value) -> Result<(), Error> {
         let defaults = spec.get("templateDefaults").cloned().unwrap_or(Value::Null);
-        for raw in spec.get("templates").and_then(Value::as_array).into_iter().flatten() {
+        for (at, raw) in spec.get("templates").and_then(Value::as_array).into_iter().flatten().enumerate() {
             let raw = with_defaults(raw, &defaults);
             let place = self.add(scope, raw)?;
             let name = self.templates[place].name.clone();
-            self.names.insert((scope.to_owned(), name), place);
+            if self.names.insert((scope.to_owned(), name.clone()), place).is_some() {
+                return Err(Error::new(format!("templates[{at}].name '{name}' is not unique")));
+            }
         }
         Ok(())
     }
@@ -223,6 +240,11 @@ impl Compiler {
             return Ok(Body::Refused(text));
         }
         if let Some(groups) = &typed.steps {
+            let names = groups
+                .iter()
+                .enumerate()
+                .flat_map(|(at, steps)| steps.iter().map(move |step| (at, step.name.as_str())));
+            unique(&typed.name, "steps", names)?;
             let groups = groups.iter().map(|steps| {
                 steps
                     .iter()
@@ -232,6 +254,7 @@ impl Compiler {
             return Ok(Body::Steps(groups.collect::<Result<_, _>>()?));
         }
         if let Some(dag) = &typed.dag {
+            unique(&typed.name, "tasks", dag.tasks.iter().map(|task| task.name.as_str()).enumerate())?;
             return self.dag(scope, dag).map(Body::Dag);
         }
         if let Some(suspend) = &typed.suspend {

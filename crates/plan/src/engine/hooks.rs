@@ -40,6 +40,8 @@ impl Engine {
             return self.end(ix, phase, "");
         }
         match self.retry_at(ix, child, phase) {
+            // It began and ended within one event, so nobody but the plan had a say: the next one would end as it did.
+            Ok(Some(at)) if at <= self.now && child >= self.nodes_before => self.end(ix, phase, &message),
             Ok(Some(at)) if at <= self.now => self.next_attempt(ix),
             Ok(Some(at)) => {
                 self.timers.insert((at, ix));

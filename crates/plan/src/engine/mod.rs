@@ -39,6 +39,8 @@ pub const NODES_MAX: usize = 1_000_000;
 pub struct Engine {
     plan: Arc<Plan>,
     nodes: Vec<Node>,
+    /// Nodes that were there before the event that is being applied.
+    nodes_before: usize,
     /// Nodes by the hash of their name.
     keys: HashMap<u32, Ix>,
     phase: Option<Phase>,
@@ -80,6 +82,7 @@ impl Engine {
         Self {
             plan,
             nodes: Vec::new(),
+            nodes_before: 0,
             keys: HashMap::new(),
             phase: None,
             message: String::new(),
@@ -118,6 +121,7 @@ impl Engine {
         if self.finished.is_some() {
             return Vec::new();
         }
+        self.nodes_before = self.nodes.len();
         match event {
             Event::Begin { at } => self.begin(*at),
             Event::Running { node, token, host, at } => self.running(*node, *token, host, *at),
