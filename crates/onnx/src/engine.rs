@@ -9,8 +9,8 @@
 use bytes::Bytes;
 use models::{Backend, BackendError, Batch, DType, LoadError, Outputs, Shape, Signature, Tensor, TensorSpec};
 
-use crate::exec::value::{Cells, Failed, Value, WORK_MAX, WORK_PER_NS, input_error};
-use crate::exec::{CELLS_MAX, Program, Run, given, is_tensor};
+use crate::exec::value::{Bounds, Cells, Failed, Value, WORK_PER_NS, input_error};
+use crate::exec::{Program, Run, given, is_tensor};
 use crate::proto::{Dim, Elem, Model, Type, ValueInfo, unsupported};
 
 /// Rows of the run at load.
@@ -38,11 +38,11 @@ impl RowCost {
     }
 
     /// Rows that may go through the graph at a time when a row has `given` cells.
-    fn rows_max(&self, given: usize) -> usize {
+    fn rows_max(&self, given: usize, bounds: Bounds) -> usize {
         // Attention grows by the square of what is free.
         let growth = given.div_ceil(self.given).max(1).saturating_pow(2);
-        let held = CELLS_MAX / SHARE / self.held.saturating_mul(growth);
-        let work = WORK_MAX / SHARE as u64 / self.work.saturating_mul(growth as u64).max(1);
+        let held = bounds.cells / SHARE / self.held.saturating_mul(growth);
+        let work = bounds.work / SHARE as u64 / self.work.saturating_mul(growth as u64).max(1);
         held.min(usize::try_from(work).unwrap_or(usize::MAX)).max(1)
     }
 }
@@ -71,6 +71,7 @@ pub struct Onnx {
     /// The file fixes its batch at one row: rows run one by one.
     single: bool,
     row_cost: RowCost,
+    bounds: Bounds,
     summary: Summary,
 }
 
@@ -123,6 +124,11 @@ fn declared(info: &ValueInfo) -> Result<(Elem, bool, Vec<Option<usize>>), LoadEr
 impl Onnx {
     /// Reads a model and runs it once on zeros.
     pub fn load(bytes: &Bytes) -> Result<Self, LoadError> {
+        Self::load_within(bytes, Bounds::default())
+    }
+
+    /// The same with other bounds for each run, also for those of requests.
+    pub fn load_within(bytes: &Bytes, bounds: Bounds) -> Result<Self, LoadError> {
         let model = Model::parse(bytes)?;
         let infos: Vec<_> = given(&model.graph).collect();
         if infos.is_empty() || model.graph.outputs.is_empty() {
@@ -161,7 +167,7 @@ impl Onnx {
         };
         let elems = inputs.iter().map(|input| input.0).collect();
         let row_cost = RowCost { given: 1, held: 1, work: 0 };
-        let mut onnx = Self { program, signature, elems, single, row_cost, summary };
+        let mut onnx = Self { program, signature, elems, single, row_cost, bounds, summary };
         (onnx.signature.outputs, onnx.row_cost) = onnx.probe(&model)?;
         Ok(onnx)
     }
@@ -188,7 +194,7 @@ impl Onnx {
         });
         let zeros = zeros.collect::<Result<Vec<_>, LoadError>>()?;
         let given = zeros.iter().map(Value::count).sum();
-        let run = self.program.run(zeros);
+        let run = self.program.run(zeros, self.bounds);
         let run =
             run.map_err(|what| unsupported(format!("this graph: on a row of zeros it fails: {what}")))?;
         let cost = RowCost::new(rows, given, &run);
@@ -218,14 +224,14 @@ impl Onnx {
     /// Runs rows, no more at a time than fit the limits of a run.
     fn evaluate(&self, rows: usize, values: Vec<Value>) -> Result<Vec<Value>, Failed> {
         let given = values.iter().map(Value::count).sum::<usize>().div_ceil(rows);
-        let step = if self.single { 1 } else { self.row_cost.rows_max(given) };
+        let step = if self.single { 1 } else { self.row_cost.rows_max(given, self.bounds) };
         if rows <= step {
-            return Ok(self.program.run(values)?.values);
+            return Ok(self.program.run(values, self.bounds)?.values);
         }
         let mut whole = Vec::new();
         for from in (0..rows).step_by(step) {
             let part = rows_of(&values, from..(from + step).min(rows));
-            append(&mut whole, self.program.run(part)?.values)?;
+            append(&mut whole, self.program.run(part, self.bounds)?.values)?;
         }
         Ok(whole)
     }
@@ -417,11 +423,11 @@ mod tests {
         let (given, held) = (model.row_cost.given, model.row_cost.held);
         assert_eq!(given, 720);
         assert!((720..20_000).contains(&held), "{held} cells of a row");
-        assert!(model.row_cost.rows_max(given) > 1_000, "small images go together");
+        assert!(model.row_cost.rows_max(given, model.bounds) > 1_000, "small images go together");
         let whole = answers(&model, 5);
-        model.row_cost.held = CELLS_MAX / SHARE / 2;
-        assert_eq!(model.row_cost.rows_max(given), 2);
-        assert_eq!(model.row_cost.rows_max(2 * given), 1, "what is free grows by its square");
+        model.row_cost.held = model.bounds.cells / SHARE / 2;
+        assert_eq!(model.row_cost.rows_max(given, model.bounds), 2);
+        assert_eq!(model.row_cost.rows_max(2 * given, model.bounds), 1, "what is free grows by its square");
         assert_eq!(answers(&model, 5), whole);
     }
 }

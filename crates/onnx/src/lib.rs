@@ -22,6 +22,7 @@ mod write;
 
 pub use convert::convert;
 pub use engine::{Onnx, Summary};
+pub use exec::value::Bounds;
 pub use quantize::{Mode, Quantized, quantize};
 
 /// Whether bytes look like an ONNX model: they begin with its version and hold a graph and an opset.

@@ -18,7 +18,7 @@ use models::{Backend, LoadError};
 
 use crate::engine::Onnx;
 use crate::exec::Program;
-use crate::exec::value::Value;
+use crate::exec::value::{Bounds, Value};
 use crate::proto::{Attr, Data, Elem, Model, Node, Tensor, Type, ValueInfo, unsupported};
 use crate::write::write;
 
@@ -311,7 +311,8 @@ fn ranges(
         let part = data.slice(first..(first + 64).min(CALIBRATION_ROWS));
         let inputs = part.inputs(plain.signature()).map_err(|error| failed(error.to_string()))?;
         let values = plain.values(part.rows(), &inputs).map_err(failed)?;
-        for (name, value) in names.iter().zip(program.run(values).map_err(failed)?.values) {
+        for (name, value) in names.iter().zip(program.run(values, Bounds::default()).map_err(failed)?.values)
+        {
             let cells = value.to_f32s().map_err(failed)?;
             let range = ranges.entry(name.clone()).or_insert((0.0, 0.0));
             for cell in cells.iter().filter(|cell| cell.is_finite()) {

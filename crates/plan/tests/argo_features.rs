@@ -307,7 +307,8 @@ fn a_name_stands_for_one_thing() {
         ),
     ] {
         let spec: Value = serde_yaml_ng::from_str(&format!("entrypoint: main\n{text}")).unwrap();
-        let refused = plan::argo::compile(Identity::default(), &spec, &BTreeMap::new()).map(drop).unwrap_err();
+        let refused =
+            plan::argo::compile(Identity::default(), &spec, &BTreeMap::new()).map(drop).unwrap_err();
         assert_eq!(refused.to_string(), why);
     }
 }

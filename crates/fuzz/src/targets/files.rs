@@ -134,11 +134,14 @@ fn unpacked(archive: &[u8]) -> Option<Vec<u8>> {
     Some(text)
 }
 
+/// A graph may be large and take a minute, as the server has it; what a search calls too much is less.
+const GRAPH_BOUNDS: onnx::Bounds = onnx::Bounds { cells: 4 << 20, work: 1 << 32 };
+
 /// ONNX, and whatever begins otherwise as a SavedModel: the two have no first bytes in common.
 pub(super) fn graph(bytes: &[u8]) {
     let bytes = Bytes::copy_from_slice(bytes);
     if onnx::is_onnx(&bytes) {
-        if let Ok(model) = onnx::Onnx::load(&bytes) {
+        if let Ok(model) = onnx::Onnx::load_within(&bytes, GRAPH_BOUNDS) {
             exercise(&model);
         }
         return;

@@ -38,10 +38,7 @@ use models::LoadError;
 
 use crate::proto::{Graph, Model, Node, Type, unsupported};
 use attrs::Attrs;
-use value::{Budget, Failed, Value};
-
-/// Cells that a run may hold at once.
-pub(crate) const CELLS_MAX: usize = 256 << 20;
+use value::{Bounds, Budget, Failed, Value};
 
 /// One node, ready to run.
 pub(crate) trait Operator: Send + Sync {
@@ -268,8 +265,8 @@ impl Program {
     }
 
     /// Runs the graph on the caller's inputs, in the order of the file.
-    pub(crate) fn run(&self, given: Vec<Value>) -> Result<Run, Failed> {
-        let mut budget = Budget::new(CELLS_MAX);
+    pub(crate) fn run(&self, given: Vec<Value>, bounds: Bounds) -> Result<Run, Failed> {
+        let mut budget = Budget::new(bounds);
         let mut live: usize = given.iter().map(Value::count).sum();
         let mut slots: Vec<Option<Cow<'_, Value>>> = vec![None; self.slots];
         for (slot, value) in &self.constants {

@@ -141,9 +141,10 @@ fn product(inputs: &[Option<&Value>], budget: &mut Budget) -> Result<Value, Fail
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exec::value::Bounds;
 
     fn budget() -> Budget {
-        Budget::new(1 << 20)
+        Budget::new(Bounds { cells: 1 << 20, ..Bounds::default() })
     }
 
     #[test]

@@ -193,27 +193,41 @@ fn raw_cells(raw: &[u8], elem: Elem) -> Option<Cells> {
 pub(crate) const WORK_PER_NS: u64 = 16;
 /// The work of a cell that is made.
 const WORK_PER_CELL: u64 = 32;
-/// Work of a run, at most: about a minute.
-pub(crate) const WORK_MAX: u64 = 1 << 40;
 
 /// How many cells a run may hold and how much it may compute, so that a small file cannot ask for all memory or time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Cells held at once, of at most 8 bytes unless they are texts.
+    pub cells: usize,
+    /// Products, of which a core makes some 16 in a nanosecond.
+    pub work: u64,
+}
+
+impl Default for Bounds {
+    /// 256 Mi cells and about a minute.
+    fn default() -> Self {
+        Self { cells: 256 << 20, work: 1 << 40 }
+    }
+}
+
+/// What is left of the bounds of a run.
 #[derive(Debug)]
 pub(crate) struct Budget {
-    cells_max: usize,
+    bounds: Bounds,
     left: usize,
     least: usize,
     work: u64,
 }
 
 impl Budget {
-    pub(crate) fn new(cells_max: usize) -> Self {
-        Self { cells_max, left: cells_max, least: cells_max, work: 0 }
+    pub(crate) fn new(bounds: Bounds) -> Self {
+        Self { bounds, left: bounds.cells, least: bounds.cells, work: 0 }
     }
 
     /// Begins an operator while values of `live` cells are held.
     pub(crate) fn start(&mut self, live: usize) -> Result<(), Failed> {
         self.left =
-            self.cells_max.checked_sub(live).ok_or("the values exceed the limit on cells of a run")?;
+            self.bounds.cells.checked_sub(live).ok_or("the values exceed the limit on cells of a run")?;
         self.least = self.least.min(self.left);
         Ok(())
     }
@@ -242,11 +256,14 @@ impl Budget {
 
     fn spend(&mut self, work: u64) -> Result<(), Failed> {
         self.work = self.work.saturating_add(work);
-        if self.work > WORK_MAX { Err("it exceeds the limit on the work of a run".into()) } else { Ok(()) }
+        if self.work > self.bounds.work {
+            return Err("it exceeds the limit on the work of a run".into());
+        }
+        Ok(())
     }
 
     pub(crate) fn peak(&self) -> usize {
-        self.cells_max - self.least
+        self.bounds.cells - self.least
     }
 
     pub(crate) fn work_done(&self) -> u64 {
