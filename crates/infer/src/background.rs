@@ -1,8 +1,9 @@
-//! Work that no request waits for: reading versions that replace others, and freeing those that are gone.
+//! Work that no request waits for: reading versions that replace others, freeing those that are gone, sending what was
+//! observed, shadows.
 //!
-//! It takes seconds of a CPU where a model is large. At the priority of requests the system would give it every second
+//! A large model takes seconds of a CPU. At the priority of requests the system would give it every second
 //! turn; at the lowest one a thread that serves takes the CPU as soon as it has something to do, and what is left of it
-//! reads the model. The lowest, and not the class of idle work: a server that is never idle has to come to the end of a
+//! does the work. The lowest, and not the class of idle work: a server that is never idle has to come to the end of a
 //! load too, and this still gives a seventieth of a CPU. Nobody can raise a thread again without a privilege, so a
 //! thread that was lowered stays what it is.
 //!

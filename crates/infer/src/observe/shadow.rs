@@ -21,8 +21,8 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::random::Share;
-use super::ship::yield_to_others;
 use super::watch::nanos;
+use crate::background;
 use crate::drive;
 use crate::evaluate::{self, Call};
 use crate::exchange::{Message, Protocol};
@@ -190,7 +190,7 @@ impl Shadows {
 }
 
 fn run(copies: &Receiver<Duplicate>, repository: &Repository) {
-    yield_to_others();
+    background::lower();
     let mut outputs = Outputs::new();
     for copy in copies {
         let ask = std::panic::AssertUnwindSafe(|| copy(repository, &mut outputs));

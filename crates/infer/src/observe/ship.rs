@@ -11,6 +11,8 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, bounded};
 use tokio_util::sync::CancellationToken;
 
+use crate::background;
+
 /// How long the end of the server waits for what is still to be sent.
 const END_MAX: Duration = Duration::from_secs(3);
 /// How long another server may take for one message.
@@ -35,7 +37,7 @@ impl Ship {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (alive, ended) = bounded::<()>(0);
         std::thread::Builder::new().name("observe".into()).spawn(move || {
-            yield_to_others();
+            background::lower();
             runtime.block_on(futures::future::join_all(all));
             drop(alive);
         })?;
@@ -47,11 +49,6 @@ impl Ship {
         self.stop.cancel();
         let _ = self.ended.recv_timeout(END_MAX);
     }
-}
-
-/// Gives this thread the lowest priority. Where the kernel refuses that, it runs like all others.
-pub(super) fn yield_to_others() {
-    let _ = rustix::process::setpriority_process(None, 19);
 }
 
 /// A client for one destination.
