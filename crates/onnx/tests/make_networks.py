@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 HERE = pathlib.Path(__file__).parent / "fixtures"
 RANDOM = np.random.default_rng(11)
 F, I64 = TensorProto.FLOAT, TensorProto.INT64
+U8, I8, I32 = TensorProto.UINT8, TensorProto.INT8, TensorProto.INT32
 node = helper.make_node
 
 
@@ -35,7 +36,8 @@ def sides(values):
 
 def save(name, nodes, inputs, outputs, weights, opset=18, free=1):
     """`inputs`: name -> array, whose first `free` dimensions are; `outputs`: name -> type."""
-    kinds = {np.dtype("float32"): F, np.dtype("int64"): I64, np.dtype("bool"): TensorProto.BOOL}
+    kinds = {np.dtype("float32"): F, np.dtype("int64"): I64, np.dtype("bool"): TensorProto.BOOL,
+             np.dtype("uint8"): U8, np.dtype("int8"): I8}
     given = [helper.make_tensor_value_info(key, kinds[value.dtype], ["N", "T"][:free] + list(value.shape[free:])) for key, value in inputs.items()]
     made = [helper.make_tensor_value_info(key, kind, None) for key, kind in outputs.items()]
     constants = [numpy_helper.from_array(np.asarray(value, order="C"), key) for key, value in weights.items()]
@@ -232,6 +234,45 @@ def hostile():
         (folder / f"{name}.onnx").write_bytes(model.SerializeToString())
 
 
+def integer_convolutions():
+    """Operators of 8-bit models. ONNX Runtime takes one zero point for all weights, and the same type on both sides or
+    unsigned images."""
+    def whole(low, high, *shape):
+        return RANDOM.integers(low, high + 1, size=shape)
+
+    for name, shape, weights, attrs, of in [
+        ("same", (2, 40, 5, 6), (6, 40, 3, 3), {"pads": [1, 1, 1, 1]}, (U8, U8)),
+        ("groups", (2, 8, 9, 7), (6, 4, 3, 3), {"group": 2, "strides": [2, 2], "auto_pad": "SAME_UPPER"}, (U8, I8)),
+        ("depthwise", (2, 4, 7, 8), (8, 1, 3, 3), {"group": 4, "strides": [2, 1], "auto_pad": "SAME_LOWER"}, (U8, U8)),
+        ("line", (3, 5, 20), (7, 5, 4), {"pads": [2, 1], "strides": [2]}, (U8, I8)),
+        ("room", (2, 3, 4, 5, 4), (4, 3, 2, 3, 2), {"pads": [1, 0, 1, 0, 1, 1]}, (U8, U8)),
+        ("signed", (2, 5, 6, 6), (4, 5, 2, 3), {"pads": [0, 1, 1, 0]}, (I8, I8)),
+    ]:
+        types = {U8: (np.uint8, 0, 255, 117), I8: (np.int8, -128, 127, -9)}
+        (x, low, high, x_zero), (w, w_low, w_high, w_zero) = types[of[0]], types[of[1]]
+        # Half of the range, so that kernels with sums of 16 bits are exact too.
+        part = 1 if of[1] == U8 else 2
+        given = {"X": whole(low, high, *shape).astype(x)}
+        constants = {"w": whole(w_low // part, w_high // part, *weights).astype(w), "xz": x(x_zero), "wz": w(w_zero if w is np.uint8 else 0)}
+        if of[0] == U8:
+            save(f"conv_integer_{name}", [node("ConvInteger", ["X", "w", "xz", "wz"], ["Y"], **attrs)], given, {"Y": I32}, constants)
+        depth = np.prod(weights[1:])
+        constants |= {
+            "xs": np.float32(0.021), "ws": (RANDOM.random(weights[0]) * 0.01 + 0.001).astype(np.float32),
+            "ys": np.float32(0.021 * 0.006 * 60 * np.sqrt(depth)), "yz": x(x_zero),
+            "wz": np.full(weights[0], constants["wz"], w), "b": whole(-9000, 9000, weights[0]).astype(np.int32),
+        }
+        save(f"conv_q_{name}", [node("QLinearConv", ["X", "xs", "xz", "w", "ws", "wz", "ys", "yz", "b"], ["Y"], **attrs)],
+             given, {"Y": of[0]}, constants)
+    constants = {"s": np.array([0.5, 0.25, 2], np.float32), "z": np.array([3, 0, 250], np.uint8), "w": whole(-128, 127, 4, 3).astype(np.int8),
+                 "ws": np.array([0.1, 1, 2, 3], np.float32), "wide": whole(-10**6, 10**6, 4).astype(np.int32)}
+    save("quantize_axes", [
+        node("QuantizeLinear", ["X", "s", "z"], ["q"], axis=1), node("DequantizeLinear", ["q", "s", "z"], ["a"], axis=1),
+        node("DequantizeLinear", ["w", "ws"], ["wd"], axis=0), node("DequantizeLinear", ["wide", "ws"], ["bd"], axis=0),
+        node("Transpose", ["wd"], ["wt"]), node("MatMul", ["X", "wt"], ["p"]), node("Add", ["p", "bd"], ["b"]),
+    ], {"X": (whole(-900, 900, 6, 3) / 8).astype(np.float32)}, {"a": F, "b": F}, constants)
+
+
 hostile()
 convolutions()
 pools()
@@ -239,4 +280,5 @@ norms()
 recurrence()
 attention()
 rest()
+integer_convolutions()
 print(sum(f.stat().st_size for f in HERE.glob("net_*")) // 1024, "KiB")

@@ -3,7 +3,7 @@
 //! The windows of some lines at a time are copied into columns, so memory does not grow with the image. Each row of
 //! the batch is computed alone, therefore its bits do not depend on the others.
 //!
-//! Not here: sizes of windows (`window`), the product itself (`gemm`).
+//! Not here: sizes of windows (`window`), the product itself (`gemm`), convolutions of integers (`conv_integer`).
 
 use std::ops::Range;
 
@@ -17,30 +17,40 @@ use super::{Op, Operator, input};
 
 /// Cells of the columns that are copied at once, unless one line has more.
 const COLUMNS: usize = 1 << 18;
+/// Groups at most: their product with a size of the file stays far from overflow.
+const GROUPS_MAX: usize = 1 << 24;
 
 /// The operator of a node, if it is one of these.
 pub(crate) fn operator(attrs: Attrs<'_>) -> Result<Option<Op>, LoadError> {
-    let groups = || {
-        let groups = attrs.int_or("group", 1)?;
-        usize::try_from(groups).ok().filter(|groups| *groups > 0).ok_or_else(|| attrs.error("group"))
-    };
     let list = |name: &str| {
         let size = |x: &i64| usize::try_from(*x).ok().filter(|x| *x <= 1 << 24);
         let sizes: Option<Vec<usize>> = attrs.ints(name)?.iter().map(size).collect();
         sizes.ok_or_else(|| attrs.error(format!("{name} out of range")))
     };
     Ok(Some(match attrs.node.op.as_str() {
-        "Conv" => {
-            Box::new(Conv { window: Window::read(attrs)?, groups: groups()?, packed: Vec::new(), weights: 0 })
-        }
+        "Conv" => Box::new(Conv {
+            window: Window::read(attrs)?,
+            groups: groups(attrs)?,
+            packed: Vec::new(),
+            weights: 0,
+        }),
         "ConvTranspose" => Box::new(Transposed {
             window: Window::read(attrs)?,
-            groups: groups()?,
+            groups: groups(attrs)?,
             extra: list("output_padding")?,
             wanted: list("output_shape")?,
         }),
         _ => return Ok(None),
     }))
+}
+
+/// The attribute `group`.
+pub(super) fn groups(attrs: Attrs<'_>) -> Result<usize, LoadError> {
+    let groups = attrs.int_or("group", 1)?;
+    usize::try_from(groups)
+        .ok()
+        .filter(|groups| (1..=GROUPS_MAX).contains(groups))
+        .ok_or_else(|| attrs.error("group"))
 }
 
 struct Conv {
@@ -52,33 +62,51 @@ struct Conv {
 }
 
 /// The numbers of one convolution.
-struct Plan {
-    axes: [Axis; AXES],
+pub(super) struct Plan {
+    pub(super) axes: [Axis; AXES],
     /// Channels of a group: in and out.
-    from: usize,
-    to: usize,
-    groups: usize,
+    pub(super) from: usize,
+    pub(super) to: usize,
+    pub(super) groups: usize,
 }
 
 impl Plan {
+    /// Of a window over an image `x` with the weights `w`.
+    pub(super) fn over(window: &Window, groups: usize, x: &Value, w: &Value) -> Result<Self, Failed> {
+        let ((_, channels, sizes), (to, from, kernel)) = (image(x)?, image(w)?);
+        if kernel.len() != sizes.len() || channels != from * groups || to % groups != 0 {
+            return Err(format!("weights {:?} in {groups} groups for {:?}", w.dims, x.dims));
+        }
+        let axes = window.over(sizes, kernel)?;
+        Ok(Self { axes, from, to: to / groups, groups })
+    }
+
+    /// The result's shape for `x`; `size` is what an axis of it has.
+    pub(super) fn dims(&self, x: &Value, size: fn(&Axis) -> usize) -> Vec<usize> {
+        let mut dims = vec![x.dims[0], self.to * self.groups];
+        dims.extend(self.axes[AXES + 2 - x.dims.len()..].iter().map(size));
+        dims
+    }
+
     /// Rows of the columns: a group's cells under a window.
-    fn depth(&self) -> usize {
+    pub(super) fn depth(&self) -> usize {
         self.from * over(&self.axes, |axis| axis.kernel)
     }
 
-    fn sizes(&self) -> (usize, usize) {
+    /// Cells of a channel, and windows over it.
+    pub(super) fn sizes(&self) -> (usize, usize) {
         (over(&self.axes, |axis| axis.size), over(&self.axes, |axis| axis.out))
     }
 
     /// Lines of windows that are done at once.
-    fn lines(&self) -> usize {
+    pub(super) fn lines(&self) -> usize {
         let line = self.depth() * self.axes[2].out;
         (COLUMNS / line.max(1)).clamp(1, (self.axes[0].out * self.axes[1].out).max(1))
     }
 }
 
 /// Copies what the windows of `lines` see of `cells` (a group's channels) into `columns`, `[depth, windows]`.
-fn columns(plan: &Plan, cells: &[f32], lines: Range<usize>, columns: &mut [f32]) {
+pub(super) fn columns(plan: &Plan, cells: &[f32], lines: Range<usize>, columns: &mut [f32]) {
     let axes = &plan.axes;
     let (size, _) = plan.sizes();
     let kernel = over(axes, |axis| axis.kernel);
@@ -110,16 +138,35 @@ fn columns(plan: &Plan, cells: &[f32], lines: Range<usize>, columns: &mut [f32])
     }
 }
 
-impl Conv {
-    fn plan(&self, x: &Value, w: &Value) -> Result<Plan, Failed> {
-        let ((_, channels, sizes), (to, from, kernel)) = (image(x)?, image(w)?);
-        if kernel.len() != sizes.len() || channels != from * self.groups || to % self.groups != 0 {
-            return Err(format!("weights {:?} in {} groups for {:?}", w.dims, self.groups, x.dims));
-        }
-        let axes = self.window.over(sizes, kernel)?;
-        Ok(Plan { axes, from, to: to / self.groups, groups: self.groups })
-    }
+/// What a convolution is given, its parts checked against each other.
+struct Given<'v> {
+    plan: Plan,
+    cells: &'v [f32],
+    weights: &'v [f32],
+    bias: Option<&'v [f32]>,
+    /// The result's shape.
+    dims: Vec<usize>,
+}
 
+impl<'v> Given<'v> {
+    /// `plan` is made of the image and the weights; `size` is what an axis of the result has.
+    fn read(
+        inputs: &[Option<&'v Value>],
+        plan: impl FnOnce(&Value, &Value) -> Result<Plan, Failed>,
+        size: fn(&Axis) -> usize,
+    ) -> Result<Self, Failed> {
+        let (x, w) = (input(inputs, 0)?, input(inputs, 1)?);
+        let plan = plan(x, w)?;
+        let dims = plan.dims(x, size);
+        let bias = inputs.get(2).copied().flatten().map(floats).transpose()?;
+        if bias.is_some_and(|bias| bias.len() != dims[1]) {
+            return Err(format!("a bias for other than {} channels", dims[1]));
+        }
+        Ok(Self { plan, cells: floats(x)?, weights: floats(w)?, bias, dims })
+    }
+}
+
+impl Conv {
     /// One row and one group: `out` is `[to, windows]`.
     fn group(
         &self,
@@ -156,7 +203,7 @@ impl Conv {
 }
 
 /// A group of one channel: each output channel is a sum of shifted copies.
-fn depthwise(plan: &Plan, x: &[f32], w: &[f32], out: &mut [f32]) {
+pub(super) fn depthwise(plan: &Plan, x: &[f32], w: &[f32], out: &mut [f32]) {
     let axes = &plan.axes;
     let width = axes[2].out;
     kernel_cells(axes, |place, at| {
@@ -192,16 +239,8 @@ impl Operator for Conv {
     }
 
     fn run(&self, inputs: &[Option<&Value>], budget: &mut Budget) -> Result<Vec<Value>, Failed> {
-        let (x, w) = (input(inputs, 0)?, input(inputs, 1)?);
-        let plan = self.plan(x, w)?;
-        let bias = inputs.get(2).copied().flatten().map(floats).transpose()?;
-        let channels = plan.to * plan.groups;
-        if bias.is_some_and(|bias| bias.len() != channels) {
-            return Err(format!("a bias for other than {channels} channels"));
-        }
-        let (cells, weights) = (floats(x)?, floats(w)?);
-        let mut dims = vec![x.dims[0], channels];
-        dims.extend(plan.axes[AXES + 2 - x.dims.len()..].iter().map(|axis| axis.out));
+        let over = |x: &Value, w: &Value| Plan::over(&self.window, self.groups, x, w);
+        let Given { plan, cells, weights, bias, dims } = Given::read(inputs, over, |axis| axis.out)?;
         let count = budget.claim(&dims)?;
         let depth = plan.depth();
         budget.work(count, depth)?;
@@ -279,16 +318,8 @@ fn scatter(plan: &Plan, columns: &[f32], lines: Range<usize>, out: &mut [f32]) {
 
 impl Operator for Transposed {
     fn run(&self, inputs: &[Option<&Value>], budget: &mut Budget) -> Result<Vec<Value>, Failed> {
-        let (x, w) = (input(inputs, 0)?, input(inputs, 1)?);
-        let plan = self.plan(x, w)?;
-        let bias = inputs.get(2).copied().flatten().map(floats).transpose()?;
-        let channels = plan.to * plan.groups;
-        if bias.is_some_and(|bias| bias.len() != channels) {
-            return Err(format!("a bias for other than {channels} channels"));
-        }
-        let (cells, weights) = (floats(x)?, floats(w)?);
-        let mut dims = vec![x.dims[0], channels];
-        dims.extend(plan.axes[AXES + 2 - x.dims.len()..].iter().map(|axis| axis.size));
+        let under = |x: &Value, w: &Value| self.plan(x, w);
+        let Given { plan, cells, weights, bias, dims } = Given::read(inputs, under, |axis| axis.size)?;
         let count = budget.claim(&dims)?;
         let (size, windows) = plan.sizes();
         let rows = plan.to * over(&plan.axes, |axis| axis.kernel);

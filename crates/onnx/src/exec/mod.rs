@@ -13,6 +13,7 @@
 mod activation;
 mod attrs;
 mod conv;
+mod conv_integer;
 mod ensemble;
 mod gemm;
 mod linear;
@@ -130,8 +131,14 @@ fn operator(node: &Node, opset: i64) -> Result<Option<Op>, LoadError> {
 
 /// The operators of networks.
 fn network(attrs: Attrs<'_>, opset: i64) -> Result<Option<Op>, LoadError> {
-    for family in [conv::operator, pool::operator, norm::operator, recurrent::operator, activation::operator]
-    {
+    for family in [
+        conv::operator,
+        conv_integer::operator,
+        pool::operator,
+        norm::operator,
+        recurrent::operator,
+        activation::operator,
+    ] {
         if let Some(op) = family(attrs)? {
             return Ok(Some(op));
         }

@@ -2,7 +2,7 @@
 //!
 //! Rounding is to the nearest, ties to even, and saturates, as ONNX defines it.
 //!
-//! Not here: making such models (`crate::quantize`).
+//! Not here: convolutions of integers (`conv_integer`), making such models (`crate::quantize`).
 
 use models::LoadError;
 
@@ -25,7 +25,7 @@ pub(crate) fn operator(attrs: Attrs<'_>) -> Result<Option<Op>, LoadError> {
 }
 
 /// The least and the greatest of a type.
-fn range(elem: Elem) -> Result<(f64, f64), Failed> {
+pub(super) fn range(elem: Elem) -> Result<(f64, f64), Failed> {
     match elem {
         Elem::U8 => Ok((0.0, 255.0)),
         Elem::I8 => Ok((-128.0, 127.0)),
