@@ -16,6 +16,7 @@ from sklearn import neural_network, pipeline, preprocessing, svm, tree
 RNG = np.random.default_rng(7)
 X = RNG.normal(size=(240, 6))
 THREE = np.digitize(X[:, 0] + X[:, 1] * X[:, 2], [-0.5, 0.5])
+FIVE = np.digitize(X[:, 0] - X[:, 5], [-1.5, -0.5, 0.5, 1.5])
 TWO = np.where(X[:, 0] - X[:, 3] > 0, "yes", "no")
 NUMBER = X[:, 0] * 3 + np.sin(X[:, 1]) + X[:, 4] ** 2
 HOLES = np.where(RNG.random(X.shape) < 0.1, np.nan, X)
@@ -35,6 +36,18 @@ CASES = {
     "logistic": (linear_model.LogisticRegression(max_iter=500), X, THREE),
     "logistic_words": (linear_model.LogisticRegression(max_iter=500), X, TWO),
     "svc": (svm.SVC(), X, THREE),
+    "svc_shares": (svm.SVC(probability=True, random_state=1), X, THREE),
+    "svc_shares_two": (svm.SVC(kernel="poly", probability=True, random_state=1), X, TWO),
+    "svc_shares_many": (svm.SVC(C=3.0, probability=True, break_ties=True, random_state=1), X, FIVE),
+    "nu_svc_shares": (svm.NuSVC(nu=0.2, kernel="sigmoid", probability=True, random_state=1), X, THREE),
+    "svc_shares_stack": (
+        ensemble.StackingClassifier(
+            [("s", svm.SVC(probability=True, random_state=1)), ("n", naive_bayes.GaussianNB())],
+            stack_method="predict_proba",
+        ),
+        X,
+        THREE,
+    ),
     "svr": (svm.SVR(), X, NUMBER),
     "neighbors": (neighbors.KNeighborsClassifier(7, weights="distance"), X, THREE),
     "neighbors_regressor": (neighbors.KNeighborsRegressor(5), X, NUMBER),

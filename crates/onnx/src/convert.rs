@@ -7,7 +7,7 @@
 //! Not here: what an estimator computes (`models::sketch`), the file's bytes (`write`).
 
 use bytes::Bytes;
-use models::sketch::{Binary, Cells, Fold, Kind, Op, Sketch, Step, TreeNode, Trees, Unary, Wire, draw};
+use models::sketch::{Binary, Cells, Fold, Kind, Op, Rounds, Sketch, Step, TreeNode, Trees, Unary, draw};
 use models::{Estimator, LoadError};
 
 use crate::proto::{Attr, Data, Dim, Elem, Graph, Model, Node, Tensor, Type, ValueInfo};
@@ -30,21 +30,21 @@ pub fn convert(estimator: &Estimator) -> Result<Bytes, LoadError> {
 }
 
 fn model_of(sketch: &Sketch) -> Model {
-    let mut making = Making { graph: Graph { name: "model".into(), ..Graph::default() }, shapes: 0 };
+    let names = sketch.inputs.iter().map(|input| input.name.clone()).collect();
+    let mut making = Making { graph: Graph::default(), prefix: "slipway".into(), inputs: names, shapes: 0 };
+    making.graph.name = "model".into();
     for input in &sketch.inputs {
         let dims = vec![Dim::Named("rows".into()), Dim::Fixed(input.width)];
-        making.graph.inputs.push(info(&input.name, input.kind, dims));
+        making.graph.inputs.push(info(&input.name, elem(input.kind), Some(dims)));
     }
-    for (index, step) in sketch.steps.iter().enumerate() {
-        making.step(sketch, step, &name(sketch, index), index);
-    }
+    making.steps(sketch);
     for output in &sketch.outputs {
         let mut dims = vec![Dim::Named("rows".into())];
         dims.extend(output.row.iter().map(|size| Dim::Fixed(*size)));
         let shape: Vec<i64> = [-1].into_iter().chain(output.row.iter().map(|size| *size as i64)).collect();
-        let value = wire(sketch, output.wire);
+        let value = making.name(sketch, output.wire.step());
         making.reshape(&value, &shape, &output.name);
-        making.graph.outputs.push(info(&output.name, output.kind, dims));
+        making.graph.outputs.push(info(&output.name, elem(output.kind), Some(dims)));
     }
     Model {
         ir_version: IR_VERSION,
@@ -65,24 +65,30 @@ fn elem(kind: Kind) -> Elem {
     }
 }
 
-fn info(name: &str, kind: Kind, dims: Vec<Dim>) -> ValueInfo {
-    ValueInfo { name: name.to_owned(), ty: Type::Tensor { elem: elem(kind), dims: Some(dims) } }
+fn info(name: &str, elem: Elem, dims: Option<Vec<Dim>>) -> ValueInfo {
+    ValueInfo { name: name.to_owned(), ty: Type::Tensor { elem, dims } }
 }
 
-/// The name of a step's value: the caller's for inputs.
-fn name(sketch: &Sketch, step: usize) -> String {
-    match &sketch.steps[step].op {
-        Op::Input(at) => sketch.inputs[*at].name.clone(),
-        _ => format!("slipway_{step}"),
+/// Which steps an output needs: estimators also draw what nobody asks for in the end.
+fn needed(sketch: &Sketch) -> Vec<bool> {
+    let mut needed = vec![false; sketch.steps.len()];
+    for output in &sketch.outputs {
+        needed[output.wire.step()] = true;
     }
-}
-
-fn wire(sketch: &Sketch, wire: Wire) -> String {
-    name(sketch, wire.step())
+    for (index, step) in sketch.steps.iter().enumerate().rev() {
+        if needed[index] {
+            step.inputs.iter().for_each(|input| needed[input.step()] = true);
+        }
+    }
+    needed
 }
 
 struct Making {
     graph: Graph,
+    /// What the names of its values begin with.
+    prefix: String,
+    /// The names of the caller's columns.
+    inputs: Vec<String>,
     /// Constants that only say shapes and axes.
     shapes: usize,
 }
@@ -111,6 +117,22 @@ fn constant(name: &str, dims: &[usize], cells: &Cells) -> Tensor {
 }
 
 impl Making {
+    fn steps(&mut self, sketch: &Sketch) {
+        let needed = needed(sketch);
+        for (index, step) in sketch.steps.iter().enumerate().filter(|(index, _)| needed[*index]) {
+            let to = self.name(sketch, index);
+            self.step(sketch, step, &to);
+        }
+    }
+
+    /// The name of a step's value: the caller's for inputs.
+    fn name(&self, sketch: &Sketch, step: usize) -> String {
+        match &sketch.steps[step].op {
+            Op::Input(at) => self.inputs[*at].clone(),
+            _ => format!("{}_{step}", self.prefix),
+        }
+    }
+
     fn node(&mut self, op: &str, inputs: &[String], outputs: &[&str], attrs: Vec<(&str, Attr)>) {
         self.graph.nodes.push(Node {
             name: format!("{op}_{}", self.graph.nodes.len()),
@@ -124,7 +146,7 @@ impl Making {
 
     /// A constant list of whole numbers.
     fn list(&mut self, values: &[i64]) -> String {
-        let name = format!("slipway_list_{}", self.shapes);
+        let name = format!("{}_list_{}", self.prefix, self.shapes);
         self.shapes += 1;
         self.graph.initializers.push(Tensor {
             name: name.clone(),
@@ -144,12 +166,12 @@ impl Making {
         self.node("Cast", &[value], &[output], vec![("to", Attr::Int(i64::from(to.0)))]);
     }
 
-    fn step(&mut self, sketch: &Sketch, step: &Step, to: &str, index: usize) {
-        let inputs: Vec<String> = step.inputs.iter().map(|input| wire(sketch, *input)).collect();
+    fn step(&mut self, sketch: &Sketch, step: &Step, to: &str) {
+        let inputs: Vec<String> = step.inputs.iter().map(|input| self.name(sketch, input.step())).collect();
         match &step.op {
             Op::Input(_) => {}
             Op::Constant(dims, cells) => self.graph.initializers.push(constant(to, dims, cells)),
-            Op::Unary(op) => self.unary(*op, inputs, to, index),
+            Op::Unary(op) => self.unary(*op, inputs, to),
             Op::Binary(op) => self.node(binary(*op), &inputs, &[to], Vec::new()),
             Op::Choose => self.node("Where", &inputs, &[to], Vec::new()),
             Op::Fold(fold, axis) => {
@@ -168,16 +190,41 @@ impl Making {
             Op::Shape(dims) => self.reshape(&inputs[0], dims, to),
             Op::Code(texts) => self.code(inputs, texts, to),
             Op::Smallest(count) => {
-                self.smallest(&inputs[0], *count, &[to, &format!("slipway_places_{index}")])
+                self.smallest(&inputs[0], *count, &[to, &format!("{to}_places")]);
             }
             Op::SmallestPlaces(count) => {
-                self.smallest(&inputs[0], *count, &[&format!("slipway_values_{index}"), to]);
+                self.smallest(&inputs[0], *count, &[&format!("{to}_values"), to]);
             }
             Op::Trees(trees) => self.trees(inputs, trees, to),
+            Op::Rounds(rounds) => self.rounds(inputs, rounds, to),
         }
     }
 
-    fn unary(&mut self, op: Unary, mut inputs: Vec<String>, to: &str, index: usize) {
+    /// A loop whose first value goes from round to round; its body reads the others where they are.
+    fn rounds(&mut self, mut inputs: Vec<String>, rounds: &Rounds, to: &str) {
+        let before = std::mem::replace(&mut inputs[0], format!("{to}_before"));
+        let mut body = Making { graph: Graph::default(), prefix: format!("{to}_body"), inputs, shapes: 0 };
+        body.graph.name = format!("{to}_body");
+        body.graph.inputs = vec![
+            info(&format!("{to}_round"), Elem::I64, Some(Vec::new())),
+            info(&format!("{to}_goes_on"), Elem::BOOL, Some(Vec::new())),
+            info(&body.inputs[0], Elem::F64, None),
+        ];
+        body.steps(&rounds.body);
+        let mut outputs =
+            rounds.body.outputs.iter().map(|output| body.name(&rounds.body, output.wire.step()));
+        let (Some(after), Some(more)) = (outputs.next(), outputs.next()) else { return };
+        let (goes_on, value) = (format!("{to}_more"), format!("{to}_after"));
+        body.reshape(&more, &[], &goes_on);
+        body.node("Identity", &[after], &[&value], Vec::new());
+        body.graph.outputs =
+            vec![info(&goes_on, Elem::BOOL, Some(Vec::new())), info(&value, Elem::F64, None)];
+        let most = self.list(&[rounds.most as i64]);
+        let attrs = vec![("body", Attr::Graph(Box::new(body.graph)))];
+        self.node("Loop", &[most, String::new(), before], &[to], attrs);
+    }
+
+    fn unary(&mut self, op: Unary, mut inputs: Vec<String>, to: &str) {
         let plain = match op {
             Unary::Negative => "Neg",
             Unary::Absolute => "Abs",
@@ -194,7 +241,7 @@ impl Making {
             Unary::Not => "Not",
             Unary::Number | Unary::Whole | Unary::Single => {
                 let value = inputs.swap_remove(0);
-                let between = format!("slipway_single_{index}");
+                let between = format!("{to}_single");
                 return match op {
                     Unary::Number => self.cast(value, Elem::F64, to),
                     Unary::Whole => self.cast(value, Elem::I64, to),

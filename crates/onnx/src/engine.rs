@@ -136,8 +136,10 @@ impl Onnx {
         }
         let inputs = infos.iter().map(|info| declared(info)).collect::<Result<Vec<_>, _>>()?;
         let is_fixed = inputs[0].1;
-        // A range over the whole batch would let rows change each other's answers: such a graph gets them one by one.
-        let is_dynamic = model.graph.nodes.iter().any(|node| node.op == "DynamicQuantizeLinear");
+        // A range over the whole batch, or rounds until all rows are done, would let rows change each other's answers: such a
+        // graph gets them one by one.
+        let mixes = ["DynamicQuantizeLinear", "If", "Loop"];
+        let is_dynamic = model.graph.nodes.iter().any(|node| mixes.contains(&node.op.as_str()));
         let single = is_fixed || is_dynamic;
         if inputs.iter().any(|input| input.1 != is_fixed) {
             return Err(unsupported(

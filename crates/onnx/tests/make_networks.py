@@ -273,6 +273,60 @@ def integer_convolutions():
     ], {"X": (whole(-900, 900, 6, 3) / 8).astype(np.float32)}, {"a": F, "b": F}, constants)
 
 
+def flows():
+    def typed(name, kind=F, shape=None):
+        return helper.make_tensor_value_info(name, kind, shape)
+
+    def constant(name, value):
+        return numpy_helper.from_array(np.asarray(value), name)
+
+    # A fixed number of rounds, a branch in each, values of the outer graph in both, and slices of all rounds.
+    branches = {}
+    for name, op in [("then_branch", "Add"), ("else_branch", "Sub")]:
+        branches[name] = helper.make_graph([node(op, ["state", "W"], [name])], name, [], [typed(name)])
+    body = helper.make_graph(
+        [
+            node("Mod", ["round", "two"], ["rest"]),
+            node("Equal", ["rest", "zero"], ["even"]),
+            node("If", ["even"], ["moved"], **branches),
+            node("MatMul", ["moved", "M"], ["next"]),
+            node("Identity", ["goes_on"], ["still"]),
+            node("Identity", ["next"], ["slice"]),
+        ],
+        "body",
+        [typed("round", I64, []), typed("goes_on", TensorProto.BOOL, []), typed("state")],
+        [typed("still", TensorProto.BOOL, []), typed("next"), typed("slice")],
+        [constant("two", np.int64(2)), constant("zero", np.int64(0))],
+    )
+    nodes = [
+        node("Loop", ["most", "", "X"], ["last", "all"], body=body),
+        node("Transpose", ["all"], ["Y"], perm=[1, 0, 2]),
+        node("Relu", ["last"], ["Z"]),
+    ]
+    weights = {"most": np.int64(5), "W": normal(4), "M": small(4, 4)}
+    save("rounds", nodes, {"X": normal(3, 4)}, {"Y": F, "Z": F}, weights)
+    # As many rounds as it takes, which may be none.
+    body = helper.make_graph(
+        [
+            node("Mul", ["state", "factor"], ["scaled"]),
+            node("Add", ["scaled", "more"], ["next"]),
+            node("ReduceMax", ["next"], ["most_now"], keepdims=0),
+            node("Less", ["most_now", "limit"], ["still"]),
+        ],
+        "body",
+        [typed("round", I64, []), typed("goes_on", TensorProto.BOOL, []), typed("state")],
+        [typed("still", TensorProto.BOOL, []), typed("next")],
+    )
+    nodes = [
+        node("ReduceMax", ["X"], ["first"], keepdims=0),
+        node("Less", ["first", "limit"], ["begins"]),
+        node("Loop", ["", "begins", "X"], ["Y"], body=body),
+    ]
+    weights = {"factor": np.float32(1.5), "more": np.float32(0.25), "limit": np.float32(40)}
+    for name, scale in [("until", 1), ("until_none", 50)]:
+        save(name, nodes, {"X": scale * (1 + abs(normal(1, 4)))}, {"Y": F}, weights)
+
+
 hostile()
 convolutions()
 pools()
@@ -281,4 +335,5 @@ recurrence()
 attention()
 rest()
 integer_convolutions()
+flows()
 print(sum(f.stat().st_size for f in HERE.glob("net_*")) // 1024, "KiB")

@@ -2,7 +2,9 @@
 //!
 //! Not here: columns (`frame`), what an estimator's answers are called (`roles`).
 
-use super::{Binary, Cells, Drawn, Fold, Op, Sketch, Step, Trees, Unary, Wire, undrawn};
+use super::{
+    Binary, Cells, Drawn, Fold, Input, Kind, Op, Output, Rounds, Sketch, Step, Trees, Unary, Wire, undrawn,
+};
 
 /// The most steps of a sketch: ensembles draw each member.
 const STEPS_MAX: usize = 200_000;
@@ -15,7 +17,8 @@ impl Sketch {
 
     /// Refuses what grows beyond reason.
     pub(crate) fn check(&self) -> Drawn<()> {
-        if self.steps.len() > STEPS_MAX {
+        let inner = |step: &Step| if let Op::Rounds(rounds) = &step.op { rounds.body.steps.len() } else { 0 };
+        if self.steps.len() + self.steps.iter().map(inner).sum::<usize>() > STEPS_MAX {
             return undrawn(format!("a model of more than {STEPS_MAX} operations"));
         }
         Ok(())
@@ -264,6 +267,28 @@ impl Sketch {
         let is_above = self.test(Binary::Greater, above, last as f64 + 0.5);
         let made = self.choose(is_below, first, between);
         self.choose(is_above, end, made)
+    }
+
+    /// The value after at most `most` rounds. A round is drawn from its inputs, the value first and then `given`; it gives
+    /// the next value, of the same shape, and whether there is another round.
+    pub(crate) fn rounds(
+        &mut self,
+        value: Wire,
+        given: &[Wire],
+        most: usize,
+        round: impl FnOnce(&mut Self, Wire, &[Wire]) -> (Wire, Wire),
+    ) -> Wire {
+        let mut body = Self::default();
+        let mut inputs = Vec::new();
+        for at in 0..=given.len() {
+            body.inputs.push(Input { name: format!("given-{at}"), kind: Kind::Number, width: 1 });
+            inputs.push(body.step(Op::Input(at), &[]));
+        }
+        let (next, goes_on) = round(&mut body, inputs[0], &inputs[1..]);
+        let output = |name: &str, kind, wire| Output { name: name.to_owned(), kind, row: Vec::new(), wire };
+        body.outputs = vec![output("next", Kind::Number, next), output("goes_on", Kind::Truth, goes_on)];
+        let all: Vec<Wire> = [value].iter().chain(given).copied().collect();
+        self.step(Op::Rounds(Box::new(Rounds { most, body })), &all)
     }
 
     /// The sum of what trees say, by target.

@@ -158,6 +158,18 @@ pub enum Op {
     SmallestPlaces(usize),
     /// The sum of what trees say about a row, by target.
     Trees(Box<Trees>),
+    /// The value after rounds of steps; the first input is the value before them.
+    Rounds(Box<Rounds>),
+}
+
+/// Steps that are done again and again.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rounds {
+    /// The most rounds.
+    pub most: usize,
+    /// One round: its inputs are the step's, the first one as the round before left it. Its outputs are the value for the
+    /// next round and whether there is one, a single truth.
+    pub body: Sketch,
 }
 
 /// A node of a tree. Children are indices in [`Trees::nodes`].

@@ -17,6 +17,7 @@ mod calibrate;
 mod cluster;
 mod codes;
 mod columns;
+mod coupling;
 mod encode;
 mod ensemble;
 pub(crate) mod explain;

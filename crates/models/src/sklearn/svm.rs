@@ -1,11 +1,11 @@
 //! Support vector machines with kernels, as libsvm evaluates them.
 //!
-//! Several classes are decided by votes of pairs; probabilities are libsvm's: a sigmoid for each pair, coupled by
-//! its iteration with its tolerance.
+//! Several classes are decided by votes of pairs; their probabilities are made of the pairs' (`coupling`).
 //!
 //! Not here: `LinearSVC` (`linear`), models trained on sparse data.
 
 use super::attrs::{Attrs, Matrix};
+use super::coupling::Sigmoids;
 use super::labels::Labels;
 use super::linear::dot;
 use super::{Classify, Evaluated, Read, Regress, Role, Rows, argmax, check_finite};
@@ -177,8 +177,8 @@ struct Pairs {
     classes: usize,
     /// Where each class's vectors begin; one more at the end.
     starts: Vec<usize>,
-    /// A and B of each pair's sigmoid; empty without probabilities.
-    sigmoids: Vec<(f64, f64)>,
+    /// Empty without probabilities.
+    sigmoids: Sigmoids,
     break_ties: bool,
     one_vs_one: bool,
 }
@@ -232,22 +232,6 @@ impl Pairs {
         for (slot, sum) in out.iter_mut().zip(confidence) {
             *slot += sum / (3.0 * (sum.abs() + 1.0));
         }
-    }
-
-    fn row_probabilities(&self, pairs: &[f64], out: &mut [f64]) {
-        let k = self.classes;
-        let mut r = vec![0.0; k * k];
-        let mut pair = pairs.iter().zip(&self.sigmoids);
-        for i in 0..k {
-            for j in i + 1..k {
-                let Some((sum, (a, b))) = pair.next() else { return };
-                let share = sigmoid(*sum, *a, *b).clamp(1e-7, 1.0 - 1e-7);
-                r[i * k + j] = share;
-                r[j * k + i] = 1.0 - share;
-            }
-        }
-        // Two classes are coupled too, to the iteration's tolerance, as the library's copy of libsvm does.
-        couple(k, &r, out);
     }
 
     /// Draws the decisions of pairs: sums of kernels with the weights of the two classes' vectors.
@@ -314,43 +298,6 @@ impl Pairs {
     }
 }
 
-fn sigmoid(sum: f64, a: f64, b: f64) -> f64 {
-    let x = sum * a + b;
-    if x >= 0.0 { (-x).exp() / (1.0 + (-x).exp()) } else { 1.0 / (1.0 + x.exp()) }
-}
-
-/// Second method of Wu, Lin and Weng (2004): libsvm's coupling of pairwise probabilities.
-fn couple(k: usize, r: &[f64], p: &mut [f64]) {
-    let mut q = vec![0.0; k * k];
-    for t in 0..k {
-        p[t] = 1.0 / k as f64;
-        for j in (0..k).filter(|j| *j != t) {
-            q[t * k + t] += r[j * k + t] * r[j * k + t];
-            q[t * k + j] = -r[j * k + t] * r[t * k + j];
-        }
-    }
-    let tolerance = 0.005 / k as f64;
-    let mut qp = vec![0.0; k];
-    for _ in 0..k.max(100) {
-        for t in 0..k {
-            qp[t] = (0..k).map(|j| q[t * k + j] * p[j]).sum();
-        }
-        let mut pqp: f64 = p.iter().zip(&qp).map(|(p, qp)| p * qp).sum();
-        if qp.iter().all(|qp| (qp - pqp).abs() < tolerance) {
-            break;
-        }
-        for t in 0..k {
-            let step = (pqp - qp[t]) / q[t * k + t];
-            p[t] += step;
-            pqp = (pqp + step * (step * q[t * k + t] + 2.0 * qp[t])) / (1.0 + step) / (1.0 + step);
-            for j in 0..k {
-                qp[j] = (qp[j] + step * q[t * k + j]) / (1.0 + step);
-                p[j] /= 1.0 + step;
-            }
-        }
-    }
-}
-
 impl Classify for Pairs {
     fn classes(&self) -> usize {
         self.classes
@@ -369,12 +316,12 @@ impl Classify for Pairs {
     }
 
     fn has_probabilities(&self) -> bool {
-        !self.sigmoids.is_empty()
+        !self.sigmoids.0.is_empty()
     }
 
     fn probabilities(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
         let k = self.classes;
-        self.each(rows, |row, pairs| self.row_probabilities(pairs, &mut out[row * k..(row + 1) * k]))
+        self.each(rows, |row, pairs| self.sigmoids.shares(k, pairs, &mut out[row * k..(row + 1) * k]))
     }
 
     fn decisions_width(&self) -> usize {
@@ -399,7 +346,6 @@ impl Classify for Pairs {
         })
     }
 
-    /// Probabilities are libsvm's iteration and are not drawn.
     fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Classes> {
         let pairs = self.draw_pairs(sketch, rows)?;
         let scores = if self.break_ties && self.classes > 2 {
@@ -414,7 +360,8 @@ impl Classify for Pairs {
             _ if self.one_vs_one => pairs,
             _ => self.draw_one_vs_rest(sketch, pairs),
         };
-        Ok(Classes { picks, shares: None, decisions: Some((decisions, self.decisions_width())) })
+        let shares = self.has_probabilities().then(|| self.sigmoids.draw(sketch, self.classes, pairs));
+        Ok(Classes { picks, shares, decisions: Some((decisions, self.decisions_width())) })
     }
 }
 
@@ -444,7 +391,7 @@ pub(super) fn classifier(attrs: &Attrs<'_>) -> Result<Read> {
         machine,
         classes,
         starts,
-        sigmoids: if with_probabilities { a.into_iter().zip(b).collect() } else { Vec::new() },
+        sigmoids: Sigmoids(if with_probabilities { a.into_iter().zip(b).collect() } else { Vec::new() }),
         break_ties: attrs.truth_or("break_ties", false),
         one_vs_one: attrs.opt("decision_function_shape").and_then(|shape| shape.text()) == Some("ovo"),
     };

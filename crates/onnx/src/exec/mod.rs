@@ -15,6 +15,7 @@ mod attrs;
 mod conv;
 mod conv_integer;
 mod ensemble;
+mod flow;
 mod gemm;
 mod linear;
 mod math;
@@ -207,9 +208,13 @@ pub(crate) fn given(graph: &Graph) -> impl Iterator<Item = &crate::proto::ValueI
 }
 
 impl Program {
-    /// Compiles; `Ok(None)` where a node is not one of ours, with its title.
+    /// Compiles; the inner error is the title of a node that is not one of ours.
     pub(crate) fn compile(model: &Model) -> Result<Result<Self, String>, LoadError> {
-        let graph = &model.graph;
+        Self::of(&model.graph, model, &[])
+    }
+
+    /// Compiles a graph of a model. Its inputs are followed by the values of an outer graph that it reads by these names.
+    fn of(graph: &Graph, model: &Model, outer: &[String]) -> Result<Result<Self, String>, LoadError> {
         let mut names = Names::default();
         let mut program = Self {
             constants: Vec::new(),
@@ -221,6 +226,9 @@ impl Program {
         for input in given(graph) {
             program.inputs.push(names.define(&input.name)?);
         }
+        for name in outer {
+            program.inputs.push(names.define(name)?);
+        }
         for tensor in &graph.initializers {
             program.constants.push((names.define(&tensor.name)?, Value::of_tensor(tensor)?));
         }
@@ -229,9 +237,16 @@ impl Program {
             let opset = model.opset(&node.domain);
             let opset = opset
                 .ok_or_else(|| unsupported(format!("{title}: the model names no opset of its domain")))?;
-            let Some(mut op) = operator(node, opset)? else { return Ok(Err(title)) };
+            let (mut op, read) = match flow::operator(node, model)? {
+                Some(Ok(holding)) => holding,
+                Some(Err(title)) => return Ok(Err(title)),
+                None => match operator(node, opset)? {
+                    Some(op) => (op, Vec::new()),
+                    None => return Ok(Err(title)),
+                },
+            };
             let slot_of = |name: &String| (!name.is_empty()).then(|| names.find(name, &title)).transpose();
-            let inputs = node.inputs.iter().map(slot_of).collect::<Result<Vec<_>, _>>()?;
+            let inputs = node.inputs.iter().chain(&read).map(slot_of).collect::<Result<Vec<_>, _>>()?;
             let constant = |slot: &Option<usize>| {
                 // They are defined right after the inputs, one slot each.
                 let at = slot.as_ref()?.checked_sub(program.inputs.len())?;
@@ -274,20 +289,27 @@ impl Program {
     /// Runs the graph on the caller's inputs, in the order of the file.
     pub(crate) fn run(&self, given: Vec<Value>, bounds: Bounds) -> Result<Run, Failed> {
         let mut budget = Budget::new(bounds);
-        let mut live: usize = given.iter().map(Value::count).sum();
-        let mut slots: Vec<Option<Cow<'_, Value>>> = vec![None; self.slots];
+        let values = self.within(given.into_iter().map(Cow::Owned).collect(), &mut budget)?;
+        Ok(Run { values, peak: budget.peak(), work: budget.work_done() })
+    }
+
+    /// Runs the graph as a part of another's run, beside what is held already.
+    fn within<'v>(&'v self, given: Vec<Cow<'v, Value>>, budget: &mut Budget) -> Result<Vec<Value>, Failed> {
+        let owned = |value: &Cow<'_, Value>| if let Cow::Owned(value) = value { value.count() } else { 0 };
+        let mut live: usize = budget.held() + given.iter().map(owned).sum::<usize>();
+        let mut slots: Vec<Option<Cow<'v, Value>>> = vec![None; self.slots];
         for (slot, value) in &self.constants {
             slots[*slot] = Some(Cow::Borrowed(value));
         }
         for (slot, value) in self.inputs.iter().zip(given) {
-            slots[*slot] = Some(Cow::Owned(value));
+            slots[*slot] = Some(value);
         }
         for step in &self.steps {
             budget.start(live)?;
             let made = {
                 let inputs: Vec<Option<&Value>> =
                     step.inputs.iter().map(|slot| slot.and_then(|slot| slots[slot].as_deref())).collect();
-                step.op.run(&inputs, &mut budget).map_err(|what| format!("{}: {what}", step.title))?
+                step.op.run(&inputs, budget).map_err(|what| format!("{}: {what}", step.title))?
             };
             if made.len() < step.outputs.len() {
                 return Err(format!("{}: it has no output {}", step.title, made.len()));
@@ -308,8 +330,7 @@ impl Program {
             let value = slots[*slot].as_deref().cloned();
             value.ok_or_else(|| "an output was never made".to_owned())
         };
-        let values = self.outputs.iter().map(take).collect::<Result<_, _>>()?;
-        Ok(Run { values, peak: budget.peak(), work: budget.work_done() })
+        self.outputs.iter().map(take).collect()
     }
 
     /// Roughly the nanoseconds that a row takes.

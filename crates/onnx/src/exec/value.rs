@@ -232,6 +232,11 @@ impl Budget {
         Ok(())
     }
 
+    /// Cells that are held or claimed now.
+    pub(crate) fn held(&self) -> usize {
+        self.bounds.cells - self.left
+    }
+
     /// Claims the cells of a shape and tells how many.
     pub(crate) fn claim(&mut self, dims: &[usize]) -> Result<usize, Failed> {
         let count = dims.iter().try_fold(1_usize, |product, dim| product.checked_mul(*dim));
