@@ -122,3 +122,25 @@ fn a_converted_model_agrees_and_a_quantized_one_nearly() {
     let refused = slipway(&["model", "quantize", &native, "-o", &file("x.onnx")]);
     assert!(String::from_utf8_lossy(&refused.stderr).contains("no ONNX model"));
 }
+
+#[test]
+fn a_net_of_images_is_quantized_by_an_array_of_images() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let (small, images) = (file("small.onnx"), file("images.npy"));
+    let net = concat!(env!("CARGO_MANIFEST_DIR"), "/../../crates/onnx/tests/fixtures/net_images.onnx");
+    let header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (20, 3, 8, 9), }\n";
+    let cells = (0..20 * 3 * 8 * 9).flat_map(|at| ((at * 37 % 101) as f32 / 50.0 - 1.0).to_le_bytes());
+    let start = [&b"\x93NUMPY\x01\x00"[..], &[header.len() as u8, 0], header].concat();
+    std::fs::write(&images, start.into_iter().chain(cells).collect::<Vec<u8>>()).expect("written");
+    let made = slipway(&["model", "quantize", net, "-o", &small, "--mode", "static", "--data", &images]);
+    let text = String::from_utf8_lossy(&made.stdout);
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    for part in
+        ["rewritten  Conv \"first\" [12, 3, 3, 3]", "Conv \"depthwise\"", "Gemm \"last\" [12, 5]", "rows/s"]
+    {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    let near = slipway(&["model", "validate", net, &small, "--data", &images, "--tolerance=0.2"]);
+    assert!(near.status.success(), "{}", String::from_utf8_lossy(&near.stdout));
+}

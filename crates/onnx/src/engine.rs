@@ -238,6 +238,11 @@ impl Onnx {
         Ok(whole)
     }
 
+    /// Whether a run takes one row.
+    pub(crate) fn runs_row_by_row(&self) -> bool {
+        self.single
+    }
+
     /// The caller's tensors as the values that the graph takes.
     pub(crate) fn values(&self, rows: usize, inputs: &[Tensor<'_>]) -> Result<Vec<Value>, Failed> {
         self.inputs(&Batch { rows, inputs })

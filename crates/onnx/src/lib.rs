@@ -4,7 +4,7 @@
 //!   XGBoost, LightGBM) and networks (convolutions, attention, recurrence) run in an executor of our own
 //!   (docs/adr/0012).
 //! * [`convert`] writes an estimator of `models` as a file that any ONNX runtime takes.
-//! * [`quantize()`] makes the weights of matrix products integers of 8 bits.
+//! * [`quantize()`] makes the weights of matrix products and convolutions integers of 8 bits.
 //! * [`is_onnx`] tells such a file from others.
 //!
 //! Files are hostile until proved otherwise: what they claim is checked against their bytes, what they nest is

@@ -76,8 +76,13 @@ fn answers_are_those_of_onnx_runtime() {
                 continue;
             }
             let is_whole = want["dtype"].as_str().is_some_and(|name| name.contains("int"));
-            // Networks sum in other orders.
-            let tolerance = if name.starts_with("net_") { 1e-5 } else { 2e-6 };
+            let tolerance = match name.as_str() {
+                // ONNX Runtime rounds sums of integers, we sums of `float`: one near a tie may go the other way.
+                name if name.ends_with("_static") => 1e-3,
+                // Networks sum in other orders.
+                name if name.starts_with("net_") => 1e-5,
+                _ => 2e-6,
+            };
             let scale = cells.iter().map(|cell| number(cell).abs()).fold(1e-3, f64::max);
             for (at, (x, cell)) in got.to_f64s().expect("numbers").iter().zip(cells).enumerate() {
                 let y = number(cell);

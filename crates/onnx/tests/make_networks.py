@@ -327,6 +327,24 @@ def flows():
         save(name, nodes, {"X": scale * (1 + abs(normal(1, 4)))}, {"Y": F}, weights)
 
 
+def whole_nets():
+    """Small nets as frameworks export them, which tests/quantized.rs makes 8-bit files of."""
+    same = {"auto_pad": "SAME_UPPER"}
+    save("images", [
+        node("Conv", ["X", "w1", "b1"], ["a"], pads=[1, 1, 1, 1], name="first"), node("Relu", ["a"], ["ar"]),
+        node("MaxPool", ["ar"], ["p"], kernel_shape=[2, 2], strides=[2, 2]),
+        node("Conv", ["p", "w2", "b2"], ["c"], group=12, strides=[1, 2], name="depthwise", **same), node("Clip", ["c", "zero", "six"], ["cr"]),
+        node("Conv", ["cr", "w3"], ["d"], group=2, name="pointwise"), node("Add", ["d", "cr"], ["e"]),
+        node("GlobalAveragePool", ["e"], ["g"]), node("Flatten", ["g"], ["f"]), node("Gemm", ["f", "w4", "b4"], ["Y"], transB=1, name="last"),
+    ], {"X": normal(4, 3, 8, 9)}, {"Y": F}, {
+        "w1": small(12, 3, 3, 3), "b1": normal(12), "w2": small(12, 1, 3, 3), "b2": normal(12), "w3": small(12, 6, 1, 1),
+        "w4": small(5, 12), "b4": normal(5), "zero": np.float32(0), "six": np.float32(6)})
+    save("signals", [
+        node("Conv", ["X", "w1", "b1"], ["a"], dilations=[2], pads=[1, 2], name="wide"), node("Sigmoid", ["a"], ["s"]), node("Mul", ["a", "s"], ["m"]),
+        node("Conv", ["m", "w2"], ["b"], strides=[2], group=2, name="halved"), node("Relu", ["b"], ["r"]), node("Flatten", ["r"], ["Y"]),
+    ], {"X": normal(4, 4, 30)}, {"Y": F}, {"w1": small(10, 4, 5), "b1": normal(10), "w2": small(6, 5, 4)})
+
+
 hostile()
 convolutions()
 pools()
@@ -336,4 +354,5 @@ attention()
 rest()
 integer_convolutions()
 flows()
+whole_nets()
 print(sum(f.stat().st_size for f in HERE.glob("net_*")) // 1024, "KiB")

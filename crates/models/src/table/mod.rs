@@ -84,7 +84,8 @@ impl Table {
     fn of_array(array: &NdArray) -> Result<Self> {
         let (rows, width) = match array.shape.as_slice() {
             [rows] => (*rows, 1),
-            [rows, width] => (*rows, *width),
+            // Images, say: a column for each cell of a row.
+            [rows, cells @ ..] if !cells.is_empty() => (*rows, cells.iter().product()),
             shape => return error(format!("an array of shape {shape:?}; expected rows and columns")),
         };
         if matches!(array.dtype.kind, Kind::Text | Kind::Bytes) {
@@ -158,7 +159,9 @@ impl Table {
     pub fn inputs(&self, signature: &Signature) -> Result<Vec<Tensor<'static>>> {
         match signature.inputs.as_slice() {
             [only] => {
-                let width = only.row.last().copied().flatten();
+                // A row of several dimensions is folded from as many columns as it has cells; none is any.
+                let cells: Option<usize> = only.row.iter().copied().product();
+                let width = cells.filter(|_| !only.row.is_empty());
                 let columns = self.chosen(&signature.columns, width)?;
                 let per_row: Vec<usize> = match only.row.as_slice() {
                     [] => Vec::new(),
@@ -305,6 +308,21 @@ mod tests {
         let mut table = table;
         table.take("y").expect("it is there");
         assert!(table.inputs(&signature(vec![Some(2)], &[])).is_ok());
+    }
+
+    #[test]
+    fn rows_of_several_dimensions_are_folded_from_columns() {
+        let header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (2, 1, 2, 3), }\n";
+        let cells: Vec<u8> = (0..12).flat_map(|cell| (cell as f32).to_le_bytes()).collect();
+        let file = [&b"\x93NUMPY\x01\x00"[..], &[header.len() as u8, 0], header, &cells].concat();
+        let table = Table::read("images.npy", &file.into()).expect("a table");
+        assert_eq!((table.rows(), table.width()), (2, 6));
+        let inputs = table.inputs(&signature(vec![Some(1), Some(2), Some(3)], &[])).expect("they fit");
+        assert_eq!(inputs[0].dims(), [2, 1, 2, 3]);
+        assert_eq!(*inputs[0].to_f64s().expect("numbers"), (0..12).map(f64::from).collect::<Vec<_>>());
+        let error =
+            table.inputs(&signature(vec![Some(1), Some(2), Some(4)], &[])).expect_err("six for eight");
+        assert!(error.to_string().contains("6 columns, the model takes 8"), "{error}");
     }
 
     #[test]

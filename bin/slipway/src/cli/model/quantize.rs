@@ -16,10 +16,10 @@ use super::{DataFile, Made, print_agreement};
 /// How long each model is measured.
 const MEASURED: Duration = Duration::from_millis(500);
 
-/// Makes the weights of an ONNX model's matrix products integers of 8 bits.
+/// Makes the weights of an ONNX model's matrix products and convolutions integers of 8 bits.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "weights  only the file shrinks; answers change by the rounding of weights\ndynamic  values before a product become integers too, by their range at run time\nstatic   the same by their range on --data\n\nExamples:\n  slipway model quantize net.onnx -o net8.onnx --data rows.csv --drop target\n  slipway model quantize net.onnx -o net8.onnx --mode static --data rows.npy\n  slipway model quantize net.onnx -o net8.onnx --mode weights"
+    after_help = "weights  only the file shrinks; answers change by the rounding of weights\ndynamic  values before an operator become integers too, by their range at run time\nstatic   the same by their range on --data, and what a convolution makes too\n\nExamples:\n  slipway model quantize net.onnx -o net8.onnx --data rows.csv --drop target\n  slipway model quantize net.onnx -o net8.onnx --mode static --data images.npy\n  slipway model quantize net.onnx -o net8.onnx --mode weights"
 )]
 pub(super) struct Args {
     /// An ONNX file, its folder, or a URI such as models:/net/1.

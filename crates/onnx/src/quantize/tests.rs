@@ -1,0 +1,244 @@
+//! Quantized models against their originals.
+//!
+//! Not here: ONNX Runtime's answers for them (`tests/quantized.rs`).
+
+use models::{Backend, Batch, Outputs};
+
+use super::*;
+use crate::engine::Onnx;
+use crate::proto::{Data, Dim, Graph, Type, ValueInfo};
+
+/// Numbers between -1 and 1 that follow no pattern.
+fn numbers(count: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed;
+    let next = |_| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+    };
+    (0..count).map(next).collect()
+}
+
+fn tensor(name: &str, dims: &[usize], seed: u64) -> Tensor {
+    let cells = numbers(dims.iter().product(), seed);
+    Tensor { name: name.into(), elem: Elem::F32, dims: dims.to_vec(), data: Data::Floats(cells) }
+}
+
+fn info(name: &str, row: &[usize]) -> ValueInfo {
+    let mut dims = vec![Dim::Named("rows".into())];
+    dims.extend(row.iter().map(|size| Dim::Fixed(*size)));
+    ValueInfo { name: name.into(), ty: Type::Tensor { elem: Elem::F32, dims: Some(dims) } }
+}
+
+fn node(op: &str, inputs: &[&str], output: &str, attrs: &[(&str, Attr)]) -> Node {
+    Node {
+        op: op.into(),
+        inputs: inputs.iter().map(|name| (*name).to_owned()).collect(),
+        outputs: vec![output.into()],
+        attrs: attrs.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
+        ..Node::default()
+    }
+}
+
+/// A model from `X`, whose rows have this shape, to `Y`.
+fn model(nodes: Vec<Node>, initializers: Vec<Tensor>, row: &[usize]) -> Model {
+    let graph = Graph {
+        name: "network".into(),
+        nodes,
+        initializers,
+        inputs: vec![info("X", row)],
+        outputs: vec![ValueInfo { name: "Y".into(), ty: Type::Tensor { elem: Elem::F32, dims: None } }],
+    };
+    Model { ir_version: 8, opsets: vec![(String::new(), 17)], graph, ..Model::default() }
+}
+
+fn file(model: &Model) -> Bytes {
+    write(model).expect("it has a form")
+}
+
+/// Two layers: a `MatMul`, and a `Gemm` of turned weights with a bias.
+fn network() -> Bytes {
+    let nodes = vec![
+        node("MatMul", &["X", "first"], "a", &[]),
+        node("Relu", &["a"], "b", &[]),
+        node("Gemm", &["b", "second", "bias"], "Y", &[("transB", Attr::Int(1))]),
+    ];
+    let weights = vec![tensor("first", &[48, 64], 1), tensor("second", &[8, 64], 2), tensor("bias", &[8], 3)];
+    file(&model(nodes, weights, &[48]))
+}
+
+/// Images through a convolution with a bias, one channel by channel, and one of two groups around which a value goes
+/// past; a product at the end.
+fn images() -> Bytes {
+    let same = ("auto_pad", Attr::Text(Bytes::from_static(b"SAME_UPPER")));
+    let nodes = vec![
+        node("Conv", &["X", "first", "bias"], "a", &[("pads", Attr::Ints(vec![1; 4]))]),
+        node("Relu", &["a"], "b", &[]),
+        node(
+            "Conv",
+            &["b", "second"],
+            "c",
+            &[("group", Attr::Int(64)), ("strides", Attr::Ints(vec![2, 2])), same],
+        ),
+        node("Conv", &["c", "third", "bias"], "d", &[("group", Attr::Int(2))]),
+        node("Add", &["c", "d"], "e", &[]),
+        node("GlobalAveragePool", &["e"], "f", &[]),
+        node("Flatten", &["f"], "g", &[]),
+        node("MatMul", &["g", "last"], "Y", &[]),
+    ];
+    let weights = vec![
+        tensor("first", &[64, 3, 3, 3], 1),
+        tensor("second", &[64, 1, 3, 3], 2),
+        tensor("third", &[64, 32, 1, 1], 3),
+        tensor("bias", &[64], 4),
+        tensor("last", &[64, 10], 5),
+    ];
+    file(&model(nodes, weights, &[3, 9, 10]))
+}
+
+/// Signals: a convolution in one dimension after another, both with activations.
+fn signals() -> Bytes {
+    let nodes = vec![
+        node("Conv", &["X", "first", "bias"], "a", &[("dilations", Attr::Ints(vec![2]))]),
+        node("Clip", &["a", "", "six"], "b", &[]),
+        node(
+            "Conv",
+            &["b", "second"],
+            "c",
+            &[("strides", Attr::Ints(vec![3])), ("pads", Attr::Ints(vec![2, 1]))],
+        ),
+        node("LeakyRelu", &["c"], "d", &[]),
+        node("Flatten", &["d"], "Y", &[]),
+    ];
+    let six = Tensor { name: "six".into(), elem: Elem::F32, dims: vec![], data: Data::Floats(vec![2.0]) };
+    let weights = vec![
+        tensor("first", &[24, 4, 5], 1),
+        tensor("second", &[8, 24, 4], 2),
+        tensor("bias", &[24], 3),
+        six,
+    ];
+    file(&model(nodes, weights, &[4, 40]))
+}
+
+/// Rows of numbers between -1 and 1.
+fn rows(count: usize, width: usize) -> Table {
+    let cells: Vec<f64> = numbers(width * count, 9).into_iter().map(f64::from).collect();
+    Table::of_rows(&cells, width)
+}
+
+fn answers(bytes: &Bytes, data: &Table) -> Vec<f64> {
+    let model = Onnx::load(bytes).expect("it loads");
+    let inputs = data.inputs(model.signature()).expect("they fit");
+    let mut outputs = Outputs::new();
+    model.run(&Batch { rows: data.rows(), inputs: &inputs }, &mut outputs).expect("it answers");
+    outputs.tensors()[0].to_f64s().expect("numbers").to_vec()
+}
+
+/// The largest difference of the answers, in parts of the largest answer.
+fn off(plain: &Bytes, small: &Bytes, data: &Table) -> f64 {
+    let (want, got) = (answers(plain, data), answers(small, data));
+    let scale = want.iter().map(|x| x.abs()).fold(0.0, f64::max);
+    want.iter().zip(&got).map(|(x, y)| (x - y).abs()).fold(0.0, f64::max) / scale
+}
+
+#[test]
+fn answers_stay_near_and_weights_shrink_in_every_mode() {
+    for (name, plain, width, count, part) in [
+        ("products", network(), 48, 2, 2.0),
+        ("images", images(), 3 * 9 * 10, 4, 2.0),
+        ("signals", signals(), 4 * 40, 2, 1.3),
+    ] {
+        let data = rows(20, width);
+        for (mode, near) in [(Mode::Weights, 0.01), (Mode::Dynamic, 0.03), (Mode::Static, 0.03)] {
+            let made = quantize(&plain, mode, Some(&data)).expect("it can be");
+            assert_eq!((made.changed.len(), made.kept.len()), (count, 0), "{name} {mode:?}");
+            let shrunk = made.bytes.len() as f64 * part < plain.len() as f64;
+            assert!(shrunk, "{name} {mode:?}: {} of {}", made.bytes.len(), plain.len());
+            let off = off(&plain, &made.bytes, &data);
+            assert!(off > 0.0 && off < near, "{name} {mode:?}: {off}");
+        }
+    }
+}
+
+#[test]
+fn a_row_answers_the_same_alone_and_among_others() {
+    for (plain, width) in [(network(), 48), (images(), 3 * 9 * 10)] {
+        let made = quantize(&plain, Mode::Dynamic, None).expect("it can be");
+        let all = answers(&made.bytes, &rows(3, width));
+        let last = answers(&made.bytes, &rows(3, width).slice(2..3));
+        assert_eq!(all[all.len() / 3 * 2..], last);
+    }
+}
+
+fn ops(bytes: &Bytes) -> Vec<String> {
+    let model = Model::parse(bytes).expect("a model");
+    model.graph.nodes.into_iter().map(|node| node.op).collect()
+}
+
+#[test]
+fn a_value_goes_through_integers_once_and_right_behind_its_activation() {
+    let (q, d) = ("QuantizeLinear", "DequantizeLinear");
+    let data = rows(5, 4 * 40);
+    let small = quantize(&signals(), Mode::Static, Some(&data)).expect("it can be").bytes;
+    // The image; weights and bias, then the activation; weights, then what the second makes.
+    let want = [q, d, d, d, "Conv", "Clip", q, d, d, "Conv", q, d, "LeakyRelu", "Flatten"];
+    assert_eq!(ops(&small), want);
+    let both = vec![
+        node("Conv", &["X", "first"], "a", &[]),
+        node("Conv", &["X", "second"], "b", &[]),
+        node("Add", &["a", "b"], "Y", &[]),
+    ];
+    let weights = vec![tensor("first", &[4, 2, 3], 1), tensor("second", &[4, 2, 3], 2)];
+    let small =
+        quantize(&file(&model(both, weights, &[2, 8])), Mode::Dynamic, None).expect("it can be").bytes;
+    assert_eq!(ops(&small).iter().filter(|op| *op == "DynamicQuantizeLinear").count(), 1);
+}
+
+#[test]
+fn a_large_bias_beside_small_weights_keeps_its_size() {
+    let cells = |name: &str, dims: &[usize], cells: &[f32]| Tensor {
+        name: name.into(),
+        elem: Elem::F32,
+        dims: dims.to_vec(),
+        data: Data::Floats(cells.to_vec()),
+    };
+    let nodes = vec![node("Conv", &["X", "w", "b"], "Y", &[])];
+    // Weights of nothing, of next to nothing, and usual ones.
+    let weights = vec![cells("w", &[3, 1, 1], &[0.0, 1e-12, 0.5]), cells("b", &[3], &[3.0, -2.0, 1.0])];
+    let plain = file(&model(nodes, weights, &[1, 4]));
+    let data = rows(9, 4);
+    let made = quantize(&plain, Mode::Static, Some(&data)).expect("it can be");
+    let off = off(&plain, &made.bytes, &data);
+    assert!(off < 0.01, "{off}");
+}
+
+#[test]
+fn constants_that_an_older_file_lists_among_its_inputs_leave_with_their_readers() {
+    let mut old = Model::parse(&network()).expect("a model");
+    old.graph.inputs.push(info("second", &[64]));
+    let made = quantize(&file(&old), Mode::Weights, None).expect("it can be");
+    let inputs = Onnx::load(&made.bytes).expect("it loads").signature().inputs.len();
+    assert_eq!(inputs, 1);
+}
+
+#[test]
+fn a_convolution_whose_weights_or_bias_are_made_at_run_time_is_kept_with_the_reason() {
+    let nodes = vec![
+        node("Relu", &["bias"], "made", &[]),
+        node("Conv", &["X", "w", "made"], "a", &[]),
+        node("Conv", &["a", "v"], "Y", &[]),
+    ];
+    let weights = vec![tensor("bias", &[4], 1), tensor("w", &[4, 2, 3], 2), tensor("v", &[4, 4, 1], 3)];
+    let made = quantize(&file(&model(nodes, weights, &[2, 8])), Mode::Weights, None).expect("one can be");
+    assert_eq!(made.changed.len(), 1);
+    assert!(made.kept[0].contains("biases are not constant"), "{:?}", made.kept);
+}
+
+#[test]
+fn what_has_no_products_is_refused_with_the_reason() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let forest = Bytes::from(std::fs::read(folder.join("forest.onnx")).expect("readable"));
+    let error = quantize(&forest, Mode::Dynamic, None).expect_err("trees").to_string();
+    assert!(error.contains("no matrix product"), "{error}");
+    let error = quantize(&network(), Mode::Static, None).expect_err("no data").to_string();
+    assert!(error.contains("without data"), "{error}");
+}
