@@ -2,8 +2,8 @@
 //!
 //! It runs `ai.onnx.ml` (trees, linear models, encoders), networks (convolutions, attention, recurrence) and the
 //! plain operators around them, in the element types of the file, `double` and `int64` included. Everything is decided
-//! at load: names become slots, attributes become operators, constant weights are laid out, and a value is dropped
-//! after its last reader.
+//! at load: names become slots, attributes become operators, constant weights are laid out (those of 8 bits after they
+//! became floats, once), and a value is dropped after its last reader.
 //!
 //! A file is not trusted with memory or time: before an operator makes a value it claims the cells, and says how many
 //! products it takes, from a [`Budget`] that is the run's.
@@ -232,6 +232,10 @@ impl Program {
         for tensor in &graph.initializers {
             program.constants.push((names.define(&tensor.name)?, Value::of_tensor(tensor)?));
         }
+        // The place of a slot among the constants.
+        let mut places: HashMap<usize, usize> =
+            program.constants.iter().enumerate().map(|(at, (slot, _))| (*slot, at)).collect();
+        let mut room: usize = program.constants.iter().map(|(_, value)| value.count()).sum();
         for node in &graph.nodes {
             let title = node.title();
             let opset = model.opset(&node.domain);
@@ -248,13 +252,29 @@ impl Program {
             let slot_of = |name: &String| (!name.is_empty()).then(|| names.find(name, &title)).transpose();
             let inputs = node.inputs.iter().chain(&read).map(slot_of).collect::<Result<Vec<_>, _>>()?;
             let constant = |slot: &Option<usize>| {
-                // They are defined right after the inputs, one slot each.
-                let at = slot.as_ref()?.checked_sub(program.inputs.len())?;
-                program.constants.get(at).map(|(_, value)| value)
+                let at = places.get(slot.as_ref()?)?;
+                program.constants.get(*at).map(|(_, value)| value)
             };
             let constants: Vec<Option<&Value>> = inputs.iter().map(constant).collect();
             let prepared = op.prepare(&constants);
             prepared.map_err(|what| unsupported(format!("{title}: {what}")))?;
+            let is_constant =
+                inputs.iter().zip(&constants).all(|(slot, value)| slot.is_none() || value.is_some());
+            // Weights of 8 bits. Many nodes may read the same ones, so no more is made than the file has.
+            let cells = constants.first().copied().flatten().map_or(0, Value::count);
+            if node.op == "DequantizeLinear" && is_constant && cells <= room {
+                room -= cells;
+                let mut budget = Budget::new(Bounds::default());
+                let made = op
+                    .run(&constants, &mut budget)
+                    .map_err(|what| unsupported(format!("{title}: {what}")))?;
+                for (name, value) in node.outputs.iter().zip(made) {
+                    let slot = names.define(name)?;
+                    places.insert(slot, program.constants.len());
+                    program.constants.push((slot, value));
+                }
+                continue;
+            }
             let mut outputs = Vec::with_capacity(node.outputs.len());
             for name in &node.outputs {
                 outputs.push((!name.is_empty()).then(|| names.define(name)).transpose()?);
@@ -265,8 +285,17 @@ impl Program {
             program.outputs.push(names.find(&output.name, "graph")?);
         }
         program.slots = names.0.len();
+        program.drop_unread();
         program.plan_frees();
         Ok(Ok(program))
+    }
+
+    /// Drops constants that no step reads: those that were put together at load.
+    fn drop_unread(&mut self) {
+        let mut read = vec![false; self.slots];
+        let inputs = self.steps.iter().flat_map(|step| step.inputs.iter().flatten());
+        inputs.chain(&self.outputs).for_each(|slot| read[*slot] = true);
+        self.constants.retain(|(slot, _)| read[*slot]);
     }
 
     fn plan_frees(&mut self) {

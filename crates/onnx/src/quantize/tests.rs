@@ -234,6 +234,29 @@ fn a_convolution_whose_weights_or_bias_are_made_at_run_time_is_kept_with_the_rea
 }
 
 #[test]
+fn weights_become_floats_at_load_and_no_more_of_them_than_the_file_has() {
+    let steps = |bytes: &Bytes| -> Vec<String> {
+        let nodes = Onnx::load(bytes).expect("it loads").summary().nodes.clone();
+        nodes.into_iter().filter(|(title, _)| title.contains("DequantizeLinear")).map(|node| node.0).collect()
+    };
+    let made = quantize(&images(), Mode::Weights, None).expect("it can be");
+    assert_eq!(ops(&made.bytes).iter().filter(|op| *op == "DequantizeLinear").count(), 4);
+    assert!(steps(&made.bytes).is_empty(), "{:?}", steps(&made.bytes));
+    // Three floats for each integer of the file, which is room for one.
+    let cells = Data::Raw(Bytes::from(vec![7; 64]));
+    let weights = vec![
+        Tensor { name: "w".into(), elem: Elem::I8, dims: vec![8, 8], data: cells },
+        Tensor { name: "s".into(), elem: Elem::F32, dims: vec![], data: Data::Floats(vec![0.5]) },
+    ];
+    let mut nodes = Vec::new();
+    for (value, wide, next) in [("X", "a", "b"), ("b", "c", "d"), ("d", "e", "Y")] {
+        nodes.push(node("DequantizeLinear", &["w", "s"], wide, &[]));
+        nodes.push(node("MatMul", &[value, wide], next, &[]));
+    }
+    assert_eq!(steps(&file(&model(nodes, weights, &[8]))).len(), 2);
+}
+
+#[test]
 fn what_has_no_products_is_refused_with_the_reason() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
     let forest = Bytes::from(std::fs::read(folder.join("forest.onnx")).expect("readable"));
