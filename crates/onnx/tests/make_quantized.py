@@ -14,20 +14,21 @@ import onnx
 import onnxruntime
 
 HERE = pathlib.Path(__file__).parent / "fixtures"
-# Of each net: its convolutions.
-CONVOLUTIONS = {"images": 3, "signals": 2}
-JOINED = {"weights": ("Conv", "FusedConv"), "dynamic": ("ConvInteger",), "static": ("QLinearConv",)}
+# Of each net: its convolutions and products.
+COUNTS = {"images": (3, 1), "signals": (2, 0)}
+CONVOLUTIONS = {"weights": ("Conv", "FusedConv"), "dynamic": ("ConvInteger",), "static": ("QLinearConv",)}
+PRODUCTS = {"weights": ("MatMulNBits",), "dynamic": ("DynamicQuantizeMatMul",), "static": ("QGemm",)}
 
 
 def listed(array):
     return [float(str(x)) for x in np.asarray(array).ravel()]
 
 
-for name, convolutions in CONVOLUTIONS.items():
+for name, counts in COUNTS.items():
     plain = json.loads((HERE / f"net_{name}.json").read_text())
     side = plain["inputs"]["X"]
     rows = np.array(side["cells"], np.float32).reshape(side["dims"])
-    for mode, joined in JOINED.items():
+    for mode in CONVOLUTIONS:
         path = HERE / f"net_{name}_{mode}.onnx"
         with tempfile.TemporaryDirectory() as folder:
             options = onnxruntime.SessionOptions()
@@ -36,7 +37,8 @@ for name, convolutions in CONVOLUTIONS.items():
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
             session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
             ops = collections.Counter(node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node)
-        assert sum(ops[op] for op in joined) == convolutions, (path.name, ops)
+        joined = tuple(sum(ops[op] for op in kinds[mode]) for kinds in (CONVOLUTIONS, PRODUCTS))
+        assert joined == counts, (path.name, ops)
         if mode == "weights":
             # What it joins here multiplies in fewer bits than the file says.
             options = onnxruntime.SessionOptions()

@@ -13,14 +13,11 @@
 //!
 //! Not here: `ConvTranspose`, which ONNX Runtime has no integer kernel for.
 
-use super::{Making, Mode, constant, finite, scale, steps};
+use super::{Making, Mode, constant, finite, scale, scale_beside, steps};
 use crate::proto::{Elem, Model, Node};
 
 /// The zero point of unsigned weights.
 const MIDDLE: u8 = 128;
-/// Steps of a bias, at most: half of 32 bits, so that the sums on top of it do not wrap.
-const BIAS_STEPS: f32 = (1 << 30) as f32;
-
 /// A convolution whose weights and bias are constant.
 pub(super) struct Conv {
     /// Output channels, channels of a group, kernel.
@@ -112,34 +109,20 @@ impl Conv {
         ];
         same.inputs[1] = making.widened(&[&names[0], &names[1], &names[2]], 0);
         if let Some(bias) = &self.bias {
-            let both: Vec<f32> = scales.iter().map(|scale| scale * step).collect();
-            let integers: Vec<i32> =
-                bias.iter().zip(&both).map(|(bias, both)| (bias / both).round_ties_even() as i32).collect();
-            let integers = making.wide("bias", &[channels], &integers);
-            let both = making.floats("scales", &[channels], &both);
-            same.inputs[2] = making.widened(&[&integers, &both], 0);
+            same.inputs[2] = making.bias(bias, &scales, step);
         }
         making.push(same);
     }
 
-    /// The scale of each output channel. Where a bias is in steps of it times `step`, it is large enough that those are
-    /// not too many: weights near zero beside a large bias lose steps, the sums do not.
+    /// The scale of each output channel; `step` is that of the image where the bias is to be in steps of both.
     fn scales(&self, step: Option<f32>) -> Vec<f32> {
         let each = self.weights.chunks_exact(self.weights.len() / self.dims[0]);
         let sizes = each.map(|channel| channel.iter().fold(0.0_f32, |size, weight| size.max(weight.abs())));
-        let least = |channel: usize| match (step, &self.bias) {
-            (Some(step), Some(bias)) => bias[channel].abs() / step / BIAS_STEPS,
-            _ => 0.0,
+        let one = |(channel, size)| match (step, &self.bias) {
+            (Some(step), Some(bias)) => scale_beside(size, bias[channel], step),
+            _ => scale(size),
         };
-        sizes
-            .enumerate()
-            .map(|(channel, size)| match least(channel) {
-                least if size > 0.0 => scale(size).max(least),
-                // No weights but a bias: its steps are as fine as they can be.
-                least if least > 0.0 => least.max(f32::MIN_POSITIVE),
-                _ => scale(0.0),
-            })
-            .collect()
+        sizes.enumerate().map(one).collect()
     }
 
     fn rounded(&self, scales: &[f32]) -> Vec<i8> {

@@ -71,9 +71,15 @@ impl Making {
         self.constant(what, Elem::U8, dims, values)
     }
 
-    pub(super) fn wide(&mut self, what: &str, dims: &[usize], values: &[i32]) -> String {
-        let raw = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        self.constant(what, Elem::I32, dims, raw)
+    /// A bias in steps of the values' scale times that of each column or channel of the weights, as sums of their products
+    /// are: the form that runtimes join.
+    pub(super) fn bias(&mut self, bias: &[f32], scales: &[f32], step: f32) -> String {
+        let both: Vec<f32> = scales.iter().map(|scale| scale * step).collect();
+        let integer = |(bias, both): (&f32, &f32)| (bias / both).round_ties_even() as i32;
+        let integers = bias.iter().zip(&both).map(integer).flat_map(i32::to_le_bytes).collect();
+        let integers = self.constant("bias", Elem::I32, &[bias.len()], integers);
+        let both = self.floats("scales", &[bias.len()], &both);
+        self.widened(&[&integers, &both], 0)
     }
 
     /// A node with a name of its own.

@@ -202,6 +202,19 @@ fn finite(tensor: &Tensor, what: &str) -> std::result::Result<Vec<f32>, String> 
     }
 }
 
+/// Steps of a bias, at most: half of 32 bits, so that the sums on top of it do not wrap.
+const BIAS_STEPS: f32 = (1 << 30) as f32;
+
+/// The scale for weights beside a bias that is kept in steps of it times `step`: large enough that those are not too many.
+/// Weights near zero beside a large bias lose steps; the sums do not.
+fn scale_beside(size: f32, bias: f32, step: f32) -> f32 {
+    match (scale(size), bias.abs() / step / BIAS_STEPS) {
+        // No weights but a bias: its steps are as fine as they can be.
+        (_, least) if size == 0.0 && least > 0.0 => least.max(f32::MIN_POSITIVE),
+        (own, least) => own.max(least),
+    }
+}
+
 /// The scale for weights whose greatest size is this: 127 steps on each side of zero.
 fn scale(size: f32) -> f32 {
     // Zeros have no range; any scale says the same of them.

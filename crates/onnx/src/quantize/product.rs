@@ -1,8 +1,12 @@
 //! `MatMul` and `Gemm` with constants on the right.
 //!
+//! A bias is added in `float`, but for [`Mode::Static`] and a constant of one row, which stays in the `Gemm`, as `int32`:
+//! ONNX Runtime makes a `MatMul` and an `Add` of floats into a `Gemm` of floats before it looks for integers, and then finds
+//! none.
+//!
 //! Not here: how values before them become integers (`making`).
 
-use super::{Making, Mode, constant, finite, scale, steps};
+use super::{Making, Mode, constant, finite, scale, scale_beside, steps};
 use crate::proto::{Attr, Elem, Model, Node};
 
 /// A product whose right side is constant: `[inputs, outputs]` after turning.
@@ -12,6 +16,8 @@ pub(super) struct Product {
     weights: Vec<f32>,
     is_double: bool,
     bias: Option<String>,
+    /// The bias, where it is a constant for each column.
+    columns: Option<Vec<f32>>,
 }
 
 impl Product {
@@ -38,52 +44,72 @@ impl Product {
             cells
         };
         let bias = node.inputs.get(2).filter(|bias| !bias.is_empty()).cloned();
-        Ok(Self { rows, cols, weights, is_double: tensor.elem == Elem::F64, bias })
+        let columns = constant(model, node, 2, "biases")
+            .ok()
+            .filter(|bias| matches!(bias.dims.as_slice(), [width] | [1, width] if *width == cols));
+        let columns = columns.and_then(|bias| finite(bias, "biases").ok());
+        Ok(Self { rows, cols, weights, is_double: tensor.elem == Elem::F64, bias, columns })
     }
 
     pub(super) fn rewrite(&self, node: &Node, mode: Mode, making: &mut Making) {
-        let (integers, scales) = self.rounded();
-        let weights = making.signed("weights", &[self.rows, self.cols], &integers);
-        let scales = making.floats("scales", &[self.cols], &scales);
         let value = &node.inputs[0];
+        let (step, _) = making.grid(value);
+        let inner_bias = self.columns.as_deref().filter(|_| mode == Mode::Static);
+        let scales = self.scales(inner_bias.map(|bias| (bias, step)));
+        let integers: Vec<i8> = self
+            .weights
+            .iter()
+            .enumerate()
+            .map(|(at, weight)| steps(*weight, scales[at % self.cols]))
+            .collect();
+        let weights = making.signed("weights", &[self.rows, self.cols], &integers);
+        let names = (weights, making.floats("scales", &[self.cols], &scales));
         let single = if self.is_double { making.cast(value, Elem::F32) } else { value.clone() };
         let sums = making.name("product");
         if mode == Mode::Dynamic {
-            let small = making.small(&single);
-            let whole = making.name("whole");
-            let zero = making.signed("zero", &[], &[0]);
-            making.node(
-                "MatMulInteger",
-                &[&small.integers, &weights, &small.zero, &zero],
-                &[&whole],
-                Vec::new(),
-            );
-            let floats = making.cast(&whole, Elem::F32);
-            let both = making.name("scale");
-            making.node("Mul", &[&small.scale, &scales], &[&both], Vec::new());
-            making.node("Mul", &[&floats, &both], &[&sums], Vec::new());
+            dynamic(&single, (&names.0, &names.1), &sums, making);
         } else {
             let zeros = making.signed("zeros", &[self.cols], &vec![0; self.cols]);
-            let wide = making.widened(&[&weights, &scales, &zeros], 1);
+            let wide = making.widened(&[&names.0, &names.1, &zeros], 1);
             let left = making.read(&single, value, mode);
-            making.node("MatMul", &[&left, &wide], &[&sums], Vec::new());
+            match inner_bias {
+                None => making.node("MatMul", &[&left, &wide], &[&sums], Vec::new()),
+                Some(bias) => {
+                    let bias = making.bias(bias, &scales, step);
+                    making.node("Gemm", &[&left, &wide, &bias], &[&sums], Vec::new());
+                }
+            }
         }
         let sums = if self.is_double { making.cast(&sums, Elem::F64) } else { sums };
         let output = node.outputs[0].as_str();
-        match &self.bias {
+        match self.bias.as_ref().filter(|_| inner_bias.is_none()) {
             Some(bias) => making.node("Add", &[&sums, bias], &[output], Vec::new()),
             None => making.node("Identity", &[&sums], &[output], Vec::new()),
         }
     }
 
-    /// The weights as integers of 8 bits, and the scale of each column.
-    fn rounded(&self) -> (Vec<i8>, Vec<f32>) {
+    /// The scale of each column; beside a bias in steps of it and of the values' scale, where there is one.
+    fn scales(&self, bias: Option<(&[f32], f32)>) -> Vec<f32> {
         let mut sizes = vec![0.0_f32; self.cols];
         for row in self.weights.chunks_exact(self.cols.max(1)) {
             sizes.iter_mut().zip(row).for_each(|(size, weight)| *size = size.max(weight.abs()));
         }
-        let scales: Vec<f32> = sizes.into_iter().map(scale).collect();
-        let cells = self.weights.iter().enumerate();
-        (cells.map(|(at, weight)| steps(*weight, scales[at % self.cols])).collect(), scales)
+        let one = |(column, size)| match bias {
+            Some((bias, step)) => scale_beside(size, bias[column], step),
+            None => scale(size),
+        };
+        sizes.into_iter().enumerate().map(one).collect()
     }
+}
+
+/// The product of a value that becomes integers at run time, and weights with their scales.
+fn dynamic(value: &str, (weights, scales): (&str, &str), sums: &str, making: &mut Making) {
+    let small = making.small(value);
+    let whole = making.name("whole");
+    let zero = making.signed("zero", &[], &[0]);
+    making.node("MatMulInteger", &[&small.integers, weights, &small.zero, &zero], &[&whole], Vec::new());
+    let floats = making.cast(&whole, Elem::F32);
+    let both = making.name("scale");
+    making.node("Mul", &[&small.scale, scales], &[&both], Vec::new());
+    making.node("Mul", &[&floats, &both], &[sums], Vec::new());
 }
