@@ -329,6 +329,9 @@ def flows():
 
 def whole_nets():
     """Small nets as frameworks export them, which tests/quantized.rs makes 8-bit files of."""
+    # Numbers of their own: theirs are the start of other fixtures.
+    global RANDOM
+    RANDOM = np.random.default_rng(12)
     same = {"auto_pad": "SAME_UPPER"}
     save("images", [
         node("Conv", ["X", "w1", "b1"], ["a"], pads=[1, 1, 1, 1], name="first"), node("Relu", ["a"], ["ar"]),

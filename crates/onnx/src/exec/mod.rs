@@ -207,6 +207,24 @@ pub(crate) fn given(graph: &Graph) -> impl Iterator<Item = &crate::proto::ValueI
     graph.inputs.iter().filter(|input| !graph.initializers.iter().any(|tensor| tensor.name == input.name))
 }
 
+/// What a node makes of weights of 8 bits, where it can be made at load. Many nodes may read the same weights, so no more
+/// cells are made than are left in `room`, which is what the file has.
+fn widened(
+    node: &Node,
+    op: &dyn Operator,
+    inputs: &[Option<usize>],
+    constants: &[Option<&Value>],
+    room: &mut usize,
+) -> Result<Option<Vec<Value>>, Failed> {
+    let is_constant = inputs.iter().zip(constants).all(|(slot, value)| slot.is_none() || value.is_some());
+    let cells = constants.first().copied().flatten().map_or(0, Value::count);
+    if node.op != "DequantizeLinear" || !is_constant || cells > *room {
+        return Ok(None);
+    }
+    *room -= cells;
+    op.run(constants, &mut Budget::new(Bounds::default())).map(Some)
+}
+
 impl Program {
     /// Compiles; the inner error is the title of a node that is not one of ours.
     pub(crate) fn compile(model: &Model) -> Result<Result<Self, String>, LoadError> {
@@ -258,16 +276,8 @@ impl Program {
             let constants: Vec<Option<&Value>> = inputs.iter().map(constant).collect();
             let prepared = op.prepare(&constants);
             prepared.map_err(|what| unsupported(format!("{title}: {what}")))?;
-            let is_constant =
-                inputs.iter().zip(&constants).all(|(slot, value)| slot.is_none() || value.is_some());
-            // Weights of 8 bits. Many nodes may read the same ones, so no more is made than the file has.
-            let cells = constants.first().copied().flatten().map_or(0, Value::count);
-            if node.op == "DequantizeLinear" && is_constant && cells <= room {
-                room -= cells;
-                let mut budget = Budget::new(Bounds::default());
-                let made = op
-                    .run(&constants, &mut budget)
-                    .map_err(|what| unsupported(format!("{title}: {what}")))?;
+            let widened = widened(node, &*op, &inputs, &constants, &mut room);
+            if let Some(made) = widened.map_err(|what| unsupported(format!("{title}: {what}")))? {
                 for (name, value) in node.outputs.iter().zip(made) {
                     let slot = names.define(name)?;
                     places.insert(slot, program.constants.len());

@@ -22,6 +22,8 @@ pub(super) struct Small {
 pub(super) struct Making {
     made: Model,
     count: usize,
+    /// Names that the file begins with; it may have been rewritten before.
+    taken: HashSet<String>,
     /// The range of each value that becomes integers.
     pub(super) ranges: Ranges,
     /// The values that become integers and floats again where they are made.
@@ -35,9 +37,14 @@ impl Making {
     pub(super) fn new(model: &Model) -> Self {
         let mut made = model.clone();
         made.graph.nodes.clear();
+        let graph = &model.graph;
+        let constants = graph.initializers.iter().map(|tensor| &tensor.name);
+        let given = graph.inputs.iter().map(|input| &input.name);
+        let named = graph.nodes.iter().flat_map(|node| node.outputs.iter().chain([&node.name]));
         Self {
             made,
             count: 0,
+            taken: constants.chain(given).chain(named).cloned().collect(),
             ranges: Ranges::new(),
             made_whole: HashSet::new(),
             twins: HashMap::new(),
@@ -47,8 +54,13 @@ impl Making {
 
     /// A name that nothing has.
     pub(super) fn name(&mut self, what: &str) -> String {
-        self.count += 1;
-        format!("slipway_{what}_{}", self.count)
+        loop {
+            self.count += 1;
+            let name = format!("slipway_{what}_{}", self.count);
+            if !self.taken.contains(&name) {
+                return name;
+            }
+        }
     }
 
     fn constant(&mut self, what: &str, elem: Elem, dims: &[usize], raw: Vec<u8>) -> String {

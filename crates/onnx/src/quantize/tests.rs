@@ -221,6 +221,29 @@ fn constants_that_an_older_file_lists_among_its_inputs_leave_with_their_readers(
 }
 
 #[test]
+fn a_file_may_be_rewritten_twice() {
+    // The second is a product of two values until it is left out.
+    let nodes = vec![
+        node("MatMul", &["X", "w"], "a", &[]),
+        node("Transpose", &["v"], "t", &[]),
+        node("MatMul", &["a", "t"], "Y", &[]),
+    ];
+    let weights = vec![tensor("w", &[8, 8], 1), tensor("v", &[8, 8], 2)];
+    let once = quantize(&file(&model(nodes, weights, &[8])), Mode::Weights, None).expect("one can be");
+    assert_eq!((once.changed.len(), once.kept.len()), (1, 1));
+    let mut made = Model::parse(&once.bytes).expect("a model");
+    made.graph.nodes.retain(|node| node.op != "Transpose");
+    made.graph.nodes.iter_mut().flat_map(|node| &mut node.inputs).filter(|name| *name == "t").for_each(
+        |name| {
+            *name = "v".into();
+        },
+    );
+    let twice = quantize(&file(&made), Mode::Dynamic, None).expect("the other can be");
+    assert_eq!((twice.changed.len(), twice.kept.len()), (1, 1));
+    Onnx::load(&twice.bytes).expect("no name is made twice");
+}
+
+#[test]
 fn a_convolution_whose_weights_or_bias_are_made_at_run_time_is_kept_with_the_reason() {
     let nodes = vec![
         node("Relu", &["bias"], "made", &[]),
