@@ -10,8 +10,9 @@ import joblib
 import numpy as np
 import onnxruntime
 import pytest
-from sklearn import cluster, compose, decomposition, ensemble, impute, linear_model, naive_bayes, neighbors
-from sklearn import neural_network, pipeline, preprocessing, svm, tree
+from sklearn.experimental import enable_iterative_imputer  # noqa: F401
+from sklearn import calibration, cluster, compose, decomposition, ensemble, impute, linear_model, multioutput, naive_bayes
+from sklearn import neighbors, neural_network, pipeline, preprocessing, svm, tree
 
 RNG = np.random.default_rng(7)
 X = RNG.normal(size=(240, 6))
@@ -56,6 +57,17 @@ CASES = {
     "k_means": (cluster.KMeans(4, n_init=2, random_state=1), X, None),
     "pca": (decomposition.PCA(3, whiten=True), X, None),
     "power": (preprocessing.PowerTransformer(), X, None),
+    "knn_imputer": (impute.KNNImputer(n_neighbors=4, weights="distance", add_indicator=True), HOLES, None),
+    "iterative_imputer": (impute.IterativeImputer(max_iter=3, random_state=1), HOLES, None),
+    "imputed": (
+        pipeline.make_pipeline(impute.KNNImputer(n_neighbors=3), svm.SVC(probability=True, random_state=1)),
+        HOLES,
+        THREE,
+    ),
+    "quantile": (preprocessing.QuantileTransformer(n_quantiles=50, output_distribution="normal"), X, None),
+    "bagging": (ensemble.BaggingClassifier(svm.SVC(probability=True, random_state=1), 4, random_state=1), X, THREE),
+    "calibrated": (calibration.CalibratedClassifierCV(svm.SVC(random_state=1), cv=3), X, TWO),
+    "chain": (multioutput.RegressorChain(linear_model.Ridge()), X, np.column_stack([NUMBER, X[:, 2] * X[:, 3]])),
     "polynomial": (preprocessing.PolynomialFeatures(3), X, None),
     "stack": (
         ensemble.StackingClassifier(

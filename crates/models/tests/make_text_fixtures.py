@@ -86,6 +86,16 @@ save("imputed_one_hot", filled.fit(TEXTS), ODD[["colour", "city"]])
 constant = impute.SimpleImputer(missing_values="", strategy="constant", fill_value="none")
 save("imputed_ordinal", pipeline.make_pipeline(constant, preprocessing.OrdinalEncoder()).fit(TEXTS),
      ROWS[["colour", "city"]])
+if VERSION >= (1, 9):
+    gaps = TEXTS.copy()
+    gaps.loc[gaps.index % 7 == 3, "city"] = None
+    save("one_hot_gaps", preprocessing.OneHotEncoder(handle_unknown="ignore", **dense).fit(gaps), ODD[["colour", "city"]])
+    save("ordinal_gaps", preprocessing.OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1).fit(gaps),
+         ODD[["colour", "city"]])
+    kinds = multioutput.MultiOutputClassifier(linear_model.LogisticRegression()).fit(NUMBERS, two)
+    kinds.estimators_[0].fit(NUMBERS, NAMES.astype(str))
+    kinds.classes_[0] = kinds.estimators_[0].classes_
+    save("several_kinds", kinds, numbers)
 mixed = compose.ColumnTransformer([("text", filled, ["colour", "city"]),
                                    ("number", impute.SimpleImputer(strategy="median"), ["size", "count"])],
                                   sparse_threshold=0)

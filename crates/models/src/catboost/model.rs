@@ -14,7 +14,7 @@ use super::parts::{Parts, error};
 use crate::backend::BackendError;
 use crate::booster::{Boost, Read, shape};
 use crate::error::Result;
-use crate::sketch::{Classes, Drawn, Frame, Kind, Output, Sketch, Unary, Wire, labelled, undrawn};
+use crate::sketch::{Binary, Classes, Drawn, Frame, Kind, Output, Sketch, Unary, Wire, labelled, undrawn};
 use crate::sklearn::flow::{Flow, Takes};
 use crate::sklearn::native::Method;
 use crate::sklearn::{Classify, Evaluated, Labels, Regress, Rows, argmax};
@@ -358,10 +358,16 @@ impl Boost for Model {
             outputs.extend(drawn.shares.map(|wire| output("probabilities", Kind::Number, width, wire)));
             return Ok(outputs);
         }
-        if self.link == Link::Labels {
-            return undrawn("catboost.CatBoost of several labels at once");
-        }
         let scores = self.draw_scores(sketch, rows)?;
+        if self.link == Link::Labels {
+            let above = sketch.test(Binary::Greater, scores, 0.0);
+            let (label, shares) = (sketch.unary(Unary::Whole, above), sketch.unary(Unary::Sigmoid, scores));
+            let width = vec![self.dimension];
+            return Ok(vec![
+                output("label", Kind::Whole, width.clone(), label),
+                output("probabilities", Kind::Number, width, shares),
+            ]);
+        }
         let prediction = self.draw_prediction(sketch, scores);
         Ok(vec![output("variable", Kind::Number, vec![self.dimension], prediction)])
     }

@@ -17,6 +17,9 @@ use crate::trees::{Forest, Missing, Raw, Test};
 /// Values this near zero are zero; the library has the constant in 32 bits.
 const ZERO: f64 = 1e-35_f32 as f64;
 
+/// Numbers of all leaves' lines in a sketch, which has one for each column.
+const LINES_MAX: usize = 1 << 24;
+
 /// Bits of `decision_type`.
 const CATEGORICAL: u8 = 1;
 const DEFAULT_LEFT: u8 = 2;
@@ -263,9 +266,6 @@ impl Model {
 
 impl Model {
     pub(super) fn draw_prediction(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Wire> {
-        if self.lines.is_some() {
-            return undrawn("lightgbm.Booster with linear leaves");
-        }
         let table = rows.table(sketch)?;
         // What is not far enough from zero is zero; what is missing stays.
         let (size, bound) = (sketch.unary(Unary::Absolute, table), sketch.number(ZERO));
@@ -273,12 +273,65 @@ impl Model {
         let table = sketch.choose(is_zero, zero, table);
         let said = |_, leaf: u32| self.leaves[leaf as usize];
         let groups = self.groups;
-        let mut scores = self.forest.plain().sums(sketch, table, groups, |tree| tree % groups, said)?;
+        let mut scores = match &self.lines {
+            Some(lines) if self.forest.count() > 0 => self.draw_lines(sketch, table, lines)?,
+            _ => self.forest.plain().sums(sketch, table, groups, |tree| tree % groups, said)?,
+        };
         if self.is_average && self.forest.count() > 0 {
             let rounds = sketch.number((self.forest.count() / groups) as f64);
             scores = sketch.divide(scores, rounds);
         }
         Ok(self.link.draw(sketch, scores))
+    }
+
+    /// Draws the sums of leaves that are lines: each leaf's line is looked up, and its constant where a value is missing.
+    fn draw_lines(&self, sketch: &mut Sketch, table: Wire, lines: &Lines) -> Drawn<Wire> {
+        let (features, groups, trees) = (self.features, self.groups, self.forest.count());
+        if self.leaves.len().saturating_mul(features) > LINES_MAX {
+            return undrawn(format!("lightgbm.Booster with linear leaves of more than {LINES_MAX} numbers"));
+        }
+        let (mut values, mut constants, mut weights, mut uses) = (vec![], vec![], vec![], vec![]);
+        let places = self.forest.plain().leaves(sketch, table, |_, leaf| {
+            let leaf = leaf as usize;
+            values.push(self.leaves[leaf]);
+            constants.push(lines.constant[leaf]);
+            let (mut own, mut used) = (vec![0.0; features], vec![0.0; features]);
+            let (start, count) = lines.spans[leaf];
+            for (column, weight) in lines.columns[start..start + count].iter().zip(&lines.weights[start..]) {
+                own[*column as usize] += weight;
+                used[*column as usize] = 1.0;
+            }
+            weights.extend(own);
+            uses.extend(used);
+        })?;
+        let leaves = values.len();
+        let look = |sketch: &mut Sketch, dims: &[usize], cells: Vec<f64>| {
+            let all = sketch.numbers(dims, cells);
+            sketch.pick(all, places, 0)
+        };
+        let (values, constants) = (look(sketch, &[leaves], values), look(sketch, &[leaves], constants));
+        let (weights, uses) =
+            (look(sketch, &[leaves, features], weights), look(sketch, &[leaves, features], uses));
+        // Rows as they meet each tree's line: `[rows, 1, features]`.
+        let (missing, zero) = (sketch.unary(Unary::IsMissing, table), sketch.number(0.0));
+        let filled = sketch.choose(missing, zero, table);
+        // Infinity times the zero of a line that does not have the column would not be zero.
+        let filled = sketch.at_most(filled, f64::MAX);
+        let filled = sketch.at_least(filled, f64::MIN);
+        let gaps = sketch.unary(Unary::Number, missing);
+        let along = |sketch: &mut Sketch, cells: Wire, by: Wire| {
+            let deep = sketch.shape(cells, &[-1, 1, features as i64]);
+            let products = sketch.multiply(deep, by);
+            let sums = sketch.sum(products, 2);
+            sketch.shape(sums, &[-1, trees as i64])
+        };
+        let (slopes, lacking) = (along(sketch, filled, weights), along(sketch, gaps, uses));
+        let lines = sketch.add(constants, slopes);
+        let lacks = sketch.test(Binary::Greater, lacking, 0.5);
+        let said = sketch.choose(lacks, values, lines);
+        let sides = (0..trees * groups).map(|at| f64::from(u8::from(at / groups % groups == at % groups)));
+        let sides = sketch.numbers(&[trees, groups], sides.collect::<Vec<f64>>());
+        Ok(sketch.product(said, sides))
     }
 
     pub(super) fn draw_probabilities(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Wire> {

@@ -5,7 +5,7 @@
 //!
 //! Not here: the drawings (`sklearn`, `xgboost`, `lightgbm`, `catboost`).
 
-use super::{Cells, Drawn, Frame, Input, Kind, Op, Output, Sketch, Unary, Undrawn, Wire, undrawn};
+use super::{Cells, Drawn, Frame, Input, Kind, Op, Output, Sketch, Unary, Undrawn, Wire};
 use crate::sklearn::flow::Takes;
 use crate::sklearn::{Estimator, Labels, Role};
 
@@ -76,7 +76,7 @@ fn answers(sketch: &mut Sketch, estimator: &Estimator, rows: &Frame) -> Drawn<Ve
         }
         Role::Several(model, labels) => {
             let drawn = model.draw(sketch, rows)?;
-            several(sketch, &drawn, labels)?
+            several(sketch, &drawn, labels)
         }
         Role::Regressor(model) => {
             let wire = model.draw(sketch, rows)?;
@@ -113,22 +113,22 @@ pub(crate) fn labelled(sketch: &mut Sketch, picks: Wire, labels: &Labels) -> (Wi
     (sketch.pick(table, picks, 0), kind)
 }
 
-fn several(sketch: &mut Sketch, drawn: &[Classes], labels: &[Labels]) -> Drawn<Vec<Output>> {
+fn several(sketch: &mut Sketch, drawn: &[Classes], labels: &[Labels]) -> Vec<Output> {
     let mut columns = Vec::new();
-    let mut kinds = Vec::new();
+    let mut kind = Kind::Text;
     let mut outputs = Vec::new();
+    // Columns of different types are all texts.
+    let is_mixed = labels.windows(2).any(|pair| pair[0].dtype() != pair[1].dtype());
     for (index, (classes, labels)) in drawn.iter().zip(labels).enumerate() {
-        let (label, kind) = labelled(sketch, classes.picks, labels);
+        let texts = is_mixed.then(|| Labels::Texts(labels.to_texts()));
+        let (label, own) = labelled(sketch, classes.picks, texts.as_ref().unwrap_or(labels));
         columns.push(sketch.shape(label, &[-1, 1]));
-        kinds.push(kind);
+        kind = own;
         if let Some(shares) = classes.shares {
             outputs.push(output(&format!("probabilities_{index}"), Kind::Number, vec![labels.len()], shares));
         }
     }
-    let Some(kind) = kinds.first().copied().filter(|first| kinds.iter().all(|kind| kind == first)) else {
-        return undrawn("answers whose labels are of different types");
-    };
     let label = sketch.join(&columns);
     outputs.insert(0, output("label", kind, vec![columns.len()], label));
-    Ok(outputs)
+    outputs
 }

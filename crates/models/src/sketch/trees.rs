@@ -182,25 +182,41 @@ impl Plain {
         if self.roots.is_empty() {
             return self.nothing(sketch, table, width);
         }
-        let wide = self.widen(sketch, table)?;
         let mut values = Vec::new();
-        let nodes = self.renumbered(|tree, number| says(tree, number, &mut values));
+        // What leaves say is looked up and added.
+        let places = self.leaves(sketch, table, |tree, number| says(tree, number, &mut values))?;
         let leaves = values.len() / width.max(1);
-        let count = self.roots.len();
-        // Each tree tells which leaf a row is in; what leaves say is looked up and added.
-        let trees = Trees {
-            nodes,
-            roots: self.roots.clone(),
-            targets: (0..count as u32).collect(),
-            weights: (0..leaves).map(|leaf| leaf as f64).collect(),
-            width: count,
-        };
-        let places = sketch.trees(wide, trees);
-        let places = sketch.unary(Unary::Whole, places);
         let values = sketch.numbers(&[leaves, width], values);
         let said = sketch.pick(values, places, 0);
         let sums = sketch.sum(said, 1);
         Ok(sketch.shape(sums, &[-1, width as i64]))
+    }
+
+    /// The leaf of each tree that a row is in, `[rows, trees]`, in the order in which `said` hears of all leaves.
+    pub(crate) fn leaves(
+        &self,
+        sketch: &mut Sketch,
+        table: Wire,
+        mut said: impl FnMut(usize, u32),
+    ) -> Drawn<Wire> {
+        self.check()?;
+        let wide = self.widen(sketch, table)?;
+        let mut leaves = 0_u32;
+        let nodes = self.renumbered(|tree, number| {
+            leaves += 1;
+            said(tree, number);
+        });
+        let count = self.roots.len();
+        // Each tree tells which leaf a row is in.
+        let trees = Trees {
+            nodes,
+            roots: self.roots.clone(),
+            targets: (0..count as u32).collect(),
+            weights: (0..leaves).map(f64::from).collect(),
+            width: count,
+        };
+        let places = sketch.trees(wide, trees);
+        Ok(sketch.unary(Unary::Whole, places))
     }
 
     /// Zeros, for no trees at all.

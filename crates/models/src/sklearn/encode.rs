@@ -92,13 +92,17 @@ impl Categories {
             return undrawn("an encoder of a column of texts and numbers");
         }
         if is_text {
-            let mut texts = vec![String::new(); self.count];
-            self.texts.iter().for_each(|(text, place)| texts[*place] = text.to_string());
-            let has_gaps = self.texts.len() != self.count;
-            if has_gaps {
-                return undrawn("an encoder of texts some of which are missing");
+            let mut known: Vec<(&str, usize)> =
+                self.texts.iter().map(|(text, place)| (text.as_ref(), *place)).collect();
+            known.sort_by_key(|(_, place)| *place);
+            let code = Op::Code(known.iter().map(|(text, _)| (*text).to_owned()).collect());
+            let code = sketch.step(code, &[column]);
+            if known.len() == self.count {
+                return Ok(code);
             }
-            return Ok(sketch.step(Op::Code(texts), &[column]));
+            // A place among them is for what is missing, which no text is.
+            let places = sketch.wholes(known.iter().map(|(_, place)| *place).chain([self.count]));
+            return Ok(sketch.pick(places, code, 0));
         }
         let mut known: Vec<(f64, usize)> =
             self.numbers.iter().map(|(bits, place)| (f64::from_bits(*bits), *place)).collect();

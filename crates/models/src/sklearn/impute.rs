@@ -1,8 +1,8 @@
-//! Imputers: by a value for each column, by the nearest rows, by models of the other columns.
+//! Imputers: by a value for each column, by models of the other columns.
 //!
-//! Not here: missing values that an estimator handles itself.
+//! Not here: `KNNImputer` (`impute_near`), missing values that an estimator handles itself.
 
-use super::attrs::{Attrs, Matrix};
+use super::attrs::Attrs;
 use super::flow::{Flow, Gives, Takes};
 use super::{Evaluated, Read, Regress, Role, Rows, Transform, check_finite, read_at};
 use crate::error::Result;
@@ -16,13 +16,13 @@ enum Fill {
 }
 
 /// Which cells are missing.
-enum Absent {
+pub(super) enum Absent {
     Number(f64),
     Text(String),
 }
 
 impl Absent {
-    fn read(attrs: &Attrs<'_>) -> Result<Self> {
+    pub(super) fn read(attrs: &Attrs<'_>) -> Result<Self> {
         let Some(value) = attrs.view.attr("missing_values") else { return Ok(Self::Number(f64::NAN)) };
         match (value.node(), value.text(), value.float()) {
             (Node::None, ..) => Ok(Self::Number(f64::NAN)),
@@ -32,7 +32,7 @@ impl Absent {
         }
     }
 
-    fn is(&self, rows: Rows<'_>, cell: f64) -> bool {
+    pub(super) fn is(&self, rows: Rows<'_>, cell: f64) -> bool {
         let text = |text: &str| matches!(self, Self::Text(missing) if missing == text);
         match (rows.text(cell, text), self) {
             (Some(is_missing), _) => is_missing,
@@ -41,7 +41,7 @@ impl Absent {
         }
     }
 
-    fn allows_nan(&self) -> bool {
+    pub(super) fn allows_nan(&self) -> bool {
         matches!(self, Self::Number(missing) if missing.is_nan())
     }
 
@@ -63,7 +63,7 @@ impl Absent {
 }
 
 /// Columns of ones and zeros that say what was missing, after all others.
-fn indicators(attrs: &Attrs<'_>, width: usize) -> Result<Vec<usize>> {
+pub(super) fn indicators(attrs: &Attrs<'_>, width: usize) -> Result<Vec<usize>> {
     if !attrs.truth_or("add_indicator", false) {
         return Ok(Vec::new());
     }
@@ -183,134 +183,30 @@ pub(super) fn simple(attrs: &Attrs<'_>) -> Result<Read> {
     Ok(made)
 }
 
-/// Fills what is missing with the mean of the nearest rows of the training.
-struct Nearest {
-    points: Matrix,
-    /// Means of columns, for rows that are near to none.
-    means: Vec<f64>,
-    k: usize,
-    by_distance: bool,
-    absent: Absent,
-    kept: Vec<usize>,
-    indicators: Vec<usize>,
+/// Draws which cells of a table of numbers are missing, as truths.
+pub(super) fn draw_absent(sketch: &mut Sketch, absent: &Absent, table: Wire) -> Wire {
+    absent.draw(sketch, (table, false)).unwrap_or_else(|| {
+        // No number is a text.
+        let missing = sketch.unary(Unary::IsMissing, table);
+        let present = sketch.unary(Unary::Not, missing);
+        sketch.binary(Binary::And, missing, present)
+    })
 }
 
-impl Nearest {
-    /// The distance over the columns that both rows have, scaled up to all; `None` if there is none.
-    fn distance(&self, row: &[f64], point: &[f64]) -> Option<f64> {
-        let (mut sum, mut present) = (0.0, 0_usize);
-        for (x, y) in row.iter().zip(point) {
-            if !x.is_nan() && !y.is_nan() {
-                sum += (x - y) * (x - y);
-                present += 1;
-            }
-        }
-        (present > 0).then(|| (sum / present as f64 * row.len() as f64).sqrt())
+/// A table and, behind it, what was missing in some columns.
+pub(super) fn with_indicators(
+    sketch: &mut Sketch,
+    table: Wire,
+    width: usize,
+    absent: Wire,
+    columns: &[usize],
+) -> Frame {
+    if columns.is_empty() {
+        return Frame::Numbers(table, width);
     }
-
-    fn value(&self, distances: &[Option<f64>], column: usize) -> f64 {
-        let has = |point: &usize| !self.points.row(*point)[column].is_nan();
-        let mut donors: Vec<(f64, usize)> = (0..self.points.rows)
-            .filter(has)
-            .map(|point| (distances[point].unwrap_or(f64::INFINITY), point))
-            .collect();
-        if donors.iter().all(|(distance, _)| distance.is_infinite()) {
-            return self.means[column];
-        }
-        donors.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-        donors.truncate(self.k);
-        let has_same = donors.iter().any(|(distance, _)| *distance == 0.0);
-        let (mut sum, mut total) = (0.0, 0.0);
-        for (distance, point) in donors {
-            let weight = match (self.by_distance, has_same) {
-                _ if distance.is_infinite() => 0.0,
-                (false, _) => 1.0,
-                (true, true) => f64::from(u8::from(distance == 0.0)),
-                (true, false) => 1.0 / distance,
-            };
-            sum += weight * self.points.row(point)[column];
-            total += weight;
-        }
-        sum / total
-    }
-}
-
-impl Transform for Nearest {
-    fn width_out(&self) -> usize {
-        self.kept.len() + self.indicators.len()
-    }
-
-    fn transform(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
-        check_finite(rows, self.absent.allows_nan())?;
-        let mut slots = out.iter_mut();
-        let mut plain = vec![0.0; rows.width];
-        for row in rows.iter() {
-            for (slot, cell) in plain.iter_mut().zip(row) {
-                *slot = if self.absent.is(rows, *cell) { f64::NAN } else { *cell };
-            }
-            let needs = self.kept.iter().any(|column| plain[*column].is_nan());
-            let far = |point| self.distance(&plain, self.points.row(point));
-            let distances: Vec<Option<f64>> =
-                if needs { (0..self.points.rows).map(far).collect() } else { Vec::new() };
-            for (column, slot) in self.kept.iter().zip(&mut slots) {
-                let cell = plain[*column];
-                *slot = if cell.is_nan() { self.value(&distances, *column) } else { cell };
-            }
-            for (column, slot) in self.indicators.iter().zip(&mut slots) {
-                *slot = f64::from(u8::from(plain[*column].is_nan()));
-            }
-        }
-        Ok(())
-    }
-
-    fn draw(&self, _sketch: &mut Sketch, _rows: &Frame) -> Drawn<Frame> {
-        undrawn("sklearn.impute.KNNImputer")
-    }
-}
-
-pub(super) fn nearest(attrs: &Attrs<'_>) -> Result<Read> {
-    let width = attrs.features()?;
-    let mut points = attrs.matrix("_fit_X")?;
-    let masked = attrs.matrix("_mask_fit_X")?;
-    let k = attrs.size("n_neighbors")?;
-    if points.cols != width || masked.data.len() != points.data.len() || k == 0 {
-        return Err(attrs.error("_fit_X, _mask_fit_X and n_neighbors do not fit together"));
-    }
-    if attrs.text("metric")? != "nan_euclidean" {
-        return Err(attrs.unsupported("a metric other than nan_euclidean"));
-    }
-    // Version 1.0 wrote no mask of the columns that have values.
-    let is_valid =
-        |column: usize| masked.data.iter().skip(column).step_by(width.max(1)).any(|masked| *masked == 0.0);
-    let valid = match attrs.opt("_valid_mask") {
-        Some(_) => attrs.column_floats("_valid_mask", width)?,
-        None => (0..width).map(|column| f64::from(u8::from(is_valid(column)))).collect(),
-    };
-    let by_distance = match attrs.text("weights")? {
-        "distance" => true,
-        "uniform" => false,
-        other => return Err(attrs.unsupported(&format!("weights={other:?}"))),
-    };
-    let is_masked = points.data.iter_mut().zip(&masked.data);
-    is_masked.filter(|(_, masked)| **masked != 0.0).for_each(|(cell, _)| *cell = f64::NAN);
-    let mean = |column: usize| {
-        let cells = (0..points.rows).map(|point| points.row(point)[column]).filter(|cell| !cell.is_nan());
-        let (sum, count) = cells.fold((0.0, 0), |(sum, count), cell| (sum + cell, count + 1));
-        if count > 0 { sum / f64::from(count) } else { 0.0 }
-    };
-    let means = (0..width).map(mean).collect();
-    let keeps_empty = attrs.truth_or("keep_empty_features", false);
-    let is_empty = valid.contains(&0.0);
-    if keeps_empty && is_empty {
-        return Err(attrs.unsupported("keep_empty_features and an empty column"));
-    }
-    let kept = (0..width).filter(|column| valid[*column] != 0.0).collect();
-    let indicators = indicators(attrs, width)?;
-    let cost = points.data.len() as u64 * 2;
-    let detail = format!("{} rows of {width} columns", points.rows);
-    let absent = Absent::read(attrs)?;
-    let model = Nearest { points, means, k, by_distance, absent, kept, indicators };
-    Ok(Read::new(Role::Transformer(Box::new(model)), detail, cost))
+    let flags = sketch.columns(absent, columns);
+    let flags = sketch.unary(Unary::Number, flags);
+    Frame::Numbers(sketch.join(&[table, flags]), width + columns.len())
 }
 
 /// One step of an iterative imputer: the column, the columns it is predicted from, the model.
@@ -370,8 +266,24 @@ impl Transform for Iterative {
         Ok(())
     }
 
-    fn draw(&self, _sketch: &mut Sketch, _rows: &Frame) -> Drawn<Frame> {
-        undrawn("sklearn.impute.IterativeImputer")
+    fn draw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Frame> {
+        let width = self.low.len();
+        let table = rows.table(sketch)?;
+        let absent = draw_absent(sketch, &self.absent, table);
+        let filled = self.initial.draw(sketch, rows)?.table(sketch)?;
+        let mut columns: Vec<Wire> = (0..width).map(|column| sketch.column(filled, column)).collect();
+        for step in &self.steps {
+            let from: Vec<Wire> = step.from.iter().map(|column| columns[*column]).collect();
+            let from = Frame::Numbers(sketch.join(&from), step.from.len());
+            let value = step.model.draw(sketch, &from)?;
+            let value = sketch.shape(value, &[-1, 1]);
+            let value = sketch.at_least(value, self.low[step.column]);
+            let value = sketch.at_most(value, self.high[step.column]);
+            let is_absent = sketch.column(absent, step.column);
+            columns[step.column] = sketch.choose(is_absent, value, columns[step.column]);
+        }
+        let made = sketch.join(&columns);
+        Ok(with_indicators(sketch, made, width, absent, &self.indicators))
     }
 }
 

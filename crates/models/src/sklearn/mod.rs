@@ -26,6 +26,7 @@ mod forest;
 mod function;
 mod hist;
 mod impute;
+mod impute_near;
 mod isolation;
 mod labels;
 mod linear;
@@ -447,7 +448,7 @@ fn dispatch(attrs: &Attrs<'_>, depth: usize) -> Result<Read> {
         "VotingClassifier" => ensemble::voting_classifier(attrs, depth),
         "VotingRegressor" => ensemble::voting_regressor(attrs, depth),
         "SimpleImputer" => impute::simple(attrs),
-        "KNNImputer" => impute::nearest(attrs),
+        "KNNImputer" => impute_near::nearest(attrs),
         "IterativeImputer" => impute::iterative(attrs, depth),
         "QuantileTransformer" => quantile::read(attrs),
         "CalibratedClassifierCV" => calibrate::read(attrs, depth),
