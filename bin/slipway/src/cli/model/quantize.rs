@@ -15,6 +15,8 @@ use super::{DataFile, Made, print_agreement};
 
 /// How long each model is measured.
 const MEASURED: Duration = Duration::from_millis(500);
+/// Rows of a call, at most.
+const ROWS_MAX: usize = 256;
 
 /// Makes the weights of an ONNX model's matrix products and convolutions integers of 8 bits.
 #[derive(Debug, clap::Args)]
@@ -93,17 +95,26 @@ fn measure(
     Ok(())
 }
 
+/// Rows of a call are as many as take a fifth of the time, so that a large net is measured about as long as a small one.
 fn rows_per_second(model: &Onnx, table: &Table) -> Result<f64> {
-    let part = table.slice(0..table.rows().min(256));
+    let first = measured(model, table, 1, Duration::ZERO)?;
+    let rows = (first * MEASURED.as_secs_f64() / 5.0) as usize;
+    measured(model, table, rows.clamp(1, ROWS_MAX), MEASURED)
+}
+
+/// Rows a second, by calls of so many rows for at least so long.
+fn measured(model: &Onnx, table: &Table, rows: usize, time: Duration) -> Result<f64> {
+    let part = table.slice(0..table.rows().min(rows));
     let inputs = part.inputs(model.signature())?;
     let batch = Batch { rows: part.rows(), inputs: &inputs };
     let mut outputs = Outputs::new();
-    let start = Instant::now();
-    let mut rows = 0;
-    while start.elapsed() < MEASURED {
+    let (start, mut done) = (Instant::now(), 0);
+    loop {
         outputs.clear();
         model.run(&batch, &mut outputs)?;
-        rows += part.rows();
+        done += part.rows();
+        if start.elapsed() >= time {
+            return Ok(done as f64 / start.elapsed().as_secs_f64());
+        }
     }
-    Ok(rows as f64 / start.elapsed().as_secs_f64())
 }
