@@ -14,7 +14,7 @@ use models::LoadError;
 use super::attrs::Attrs;
 use super::conv::{Plan, columns, depthwise, groups};
 use super::gemm::{A, B, Left, Plus, product};
-use super::quantized::range;
+use super::quantized::{nearest, range};
 use super::value::{Budget, Cells, Failed, Value};
 use super::window::{Window, image};
 use super::{Op, Operator, input};
@@ -46,7 +46,8 @@ pub(crate) fn operator(attrs: Attrs<'_>) -> Result<Option<Op>, LoadError> {
 fn less(value: &Value, zeros: Option<&Value>) -> Result<Vec<f32>, Failed> {
     let (low, high) = range(value.elem)?;
     // A file may keep them in wider fields.
-    let fits = |cells: &[i64]| cells.iter().all(|cell| (low..=high).contains(&(*cell as f64)));
+    let bounds = low as i64..=high as i64;
+    let fits = |cells: &[i64]| cells.iter().all(|cell| bounds.contains(cell));
     let cells = value.to_ints()?;
     let zeros = match zeros {
         None => vec![0],
@@ -61,7 +62,11 @@ fn less(value: &Value, zeros: Option<&Value>) -> Result<Vec<f32>, Failed> {
         return Err(format!("{} zero points for {parts} parts", zeros.len()));
     }
     let inner = (cells.len() / zeros.len().max(1)).max(1);
-    Ok(cells.iter().enumerate().map(|(at, cell)| (cell - zeros[at / inner]) as f32).collect())
+    let mut numbers = Vec::with_capacity(cells.len());
+    for (cells, zero) in cells.chunks(inner).zip(&zeros) {
+        numbers.extend(cells.iter().map(|cell| (cell - zero) as i32 as f32));
+    }
+    Ok(numbers)
 }
 
 /// Weights less their zero points.
@@ -182,7 +187,7 @@ impl Scratch {
             self.part.clear();
             self.part.resize(windows, 0.0);
             depthwise(plan, x, w, &mut self.part);
-            out.iter_mut().zip(&self.part).for_each(|(out, sum)| *out = *sum as i64);
+            out.iter_mut().zip(&self.part).for_each(|(out, sum)| *out = i64::from(*sum as i32));
         }
     }
 
@@ -202,7 +207,10 @@ impl Scratch {
                 product(&mut self.part, A::Packed(left), B::Plain(right), shape, Plus::Nothing)?;
                 for (channel, sums) in self.part.chunks_exact(count).enumerate() {
                     let at = channel * windows + from * width;
-                    out[at..at + count].iter_mut().zip(sums).for_each(|(out, sum)| *out += *sum as i64);
+                    out[at..at + count]
+                        .iter_mut()
+                        .zip(sums)
+                        .for_each(|(out, sum)| *out += i64::from(*sum as i32));
                 }
             }
         }
@@ -268,8 +276,8 @@ impl Operator for QLinearConv {
             let factor = x_scale * scales[channel % scales.len()] / y_scale;
             let plus = bias.as_ref().map_or(0, |bias| bias[channel]);
             for sum in sums {
-                let steps = (sum.wrapping_add(plus) as i32 as f32 * factor).round_ties_even();
-                *sum = (f64::from(steps) + zero as f64).clamp(low, high) as i64;
+                let steps = nearest(sum.wrapping_add(plus) as i32 as f32 * factor);
+                *sum = i64::from((steps + zero as f32).clamp(low, high) as i32);
             }
         }
         Ok(vec![Value { dims, elem: y_zero.elem, cells: Cells::Int(sums) }])

@@ -25,7 +25,7 @@ pub(crate) fn operator(attrs: Attrs<'_>) -> Result<Option<Op>, LoadError> {
 }
 
 /// The least and the greatest of a type.
-pub(super) fn range(elem: Elem) -> Result<(f64, f64), Failed> {
+pub(super) fn range(elem: Elem) -> Result<(f32, f32), Failed> {
     match elem {
         Elem::U8 => Ok((0.0, 255.0)),
         Elem::I8 => Ok((-128.0, 127.0)),
@@ -33,18 +33,24 @@ pub(super) fn range(elem: Elem) -> Result<(f64, f64), Failed> {
     }
 }
 
-/// For each cell, the place of its scale: one for all, or one for each part along the axis.
-fn places(value: &Value, scales: usize, axis: i64) -> Result<impl Fn(usize) -> usize + use<>, Failed> {
-    let (size, inner) = if scales == 1 {
-        (1, usize::MAX)
-    } else {
-        let axis = axis_of(axis, value.dims.len())?;
-        if value.dims[axis] != scales {
-            return Err(format!("{scales} scales for {} parts", value.dims[axis]));
-        }
-        (scales, value.dims[axis + 1..].iter().product())
-    };
-    Ok(move |cell: usize| cell / inner.max(1) % size)
+/// How many cells in a row have one scale: all, or those of a part of the axis.
+fn stretch(value: &Value, scales: usize, axis: i64) -> Result<usize, Failed> {
+    if scales == 1 {
+        return Ok(value.count().max(1));
+    }
+    let axis = axis_of(axis, value.dims.len())?;
+    if value.dims[axis] != scales {
+        return Err(format!("{scales} scales for {} parts", value.dims[axis]));
+    }
+    Ok(value.dims[axis + 1..].iter().product::<usize>().max(1))
+}
+
+/// The nearest whole number, ties to even, of what may be 8 bits; what is far from them goes no farther. Adding and
+/// taking away a large number rounds so, and many at once: rounding itself is a call on the oldest CPUs.
+pub(super) fn nearest(number: f32) -> f32 {
+    const FAR: f32 = 1024.0;
+    const LARGE: f32 = (3 << 22) as f32;
+    (number.clamp(-FAR, FAR) + LARGE) - LARGE
 }
 
 /// The zero points as numbers, and their type; zeros of `uint8` where there are none.
@@ -61,27 +67,29 @@ fn quantize(inputs: &[Option<&Value>], axis: i64, budget: &mut Budget) -> Result
     let (zeros, elem) = zeros(inputs.get(2).copied().flatten(), scales.len())?;
     let (low, high) = range(elem)?;
     budget.claim(&value.dims)?;
-    let place = places(value, scales.len(), axis)?;
+    let stretch = stretch(value, scales.len(), axis)?;
     let cells = value.to_f32s()?;
-    let one = |(at, cell): (usize, &f32)| {
-        let scale = place(at);
-        (f64::from((cell / scales[scale]).round_ties_even()) + zeros[scale]).clamp(low, high) as i64
-    };
-    Ok(Value {
-        dims: value.dims.clone(),
-        elem,
-        cells: Cells::Int(cells.iter().enumerate().map(one).collect()),
-    })
+    let mut integers = Vec::with_capacity(cells.len());
+    for (index, cells) in cells.chunks(stretch).enumerate() {
+        let (scale, zero) = (scales[index % scales.len()], zeros[index % scales.len()] as f32);
+        let one = |cell: &f32| i64::from((nearest(cell / scale) + zero).clamp(low, high) as i32);
+        integers.extend(cells.iter().map(one));
+    }
+    Ok(Value { dims: value.dims.clone(), elem, cells: Cells::Int(integers) })
 }
 
 fn dequantize(inputs: &[Option<&Value>], axis: i64, budget: &mut Budget) -> Result<Value, Failed> {
     let (value, scales) = (input(inputs, 0)?, input(inputs, 1)?.to_f32s()?.into_owned());
     let (zeros, _) = zeros(inputs.get(2).copied().flatten(), scales.len())?;
     budget.claim(&value.dims)?;
-    let place = places(value, scales.len(), axis)?;
+    let stretch = stretch(value, scales.len(), axis)?;
     let cells = value.to_ints()?;
-    let one = |(at, cell): (usize, &i64)| (*cell as f32 - zeros[place(at)] as f32) * scales[place(at)];
-    Ok(Value::f32s(&value.dims, cells.iter().enumerate().map(one).collect()))
+    let mut floats = Vec::with_capacity(cells.len());
+    for (index, cells) in cells.chunks(stretch).enumerate() {
+        let (scale, zero) = (scales[index % scales.len()], zeros[index % scales.len()] as f32);
+        floats.extend(cells.iter().map(|cell| (*cell as f32 - zero) * scale));
+    }
+    Ok(Value::f32s(&value.dims, floats))
 }
 
 /// The range of the value itself decides: 255 steps from its least (at most 0) to its greatest (at least 0).
@@ -93,7 +101,7 @@ fn dynamic(value: &Value, budget: &mut Budget) -> Result<Vec<Value>, Failed> {
     // All zeros have no range; any scale says the same of them.
     let scale = if high > low { (high - low) / 255.0 } else { 1.0 };
     let zero = (-low / scale).round_ties_even().clamp(0.0, 255.0);
-    let one = |cell: &f32| ((cell / scale).round_ties_even() + zero).clamp(0.0, 255.0) as i64;
+    let one = |cell: &f32| i64::from((nearest(cell / scale) + zero).clamp(0.0, 255.0) as i32);
     let cells = Cells::Int(cells.iter().map(one).collect());
     Ok(vec![
         Value { dims: value.dims.clone(), elem: Elem::U8, cells },
@@ -172,6 +180,15 @@ mod tests {
         let zero = whole(&[], Elem::U8, &[10]);
         let made = product(&[Some(&a), Some(&b), Some(&zero)], &mut budget()).expect("they multiply");
         assert_eq!(made.to_ints().expect("integers").as_ref(), [735, 245 * 127]);
+    }
+
+    #[test]
+    fn the_nearest_is_that_of_the_standard_as_far_as_8_bits_go() {
+        for step in -4096..=4096 {
+            let number = step as f32 / 8.0;
+            assert_eq!(nearest(number), number.round_ties_even());
+        }
+        assert!(nearest(f32::INFINITY) > 255.0 && nearest(-1e30) < -255.0 && nearest(f32::NAN).is_nan());
     }
 
     #[test]
