@@ -25,4 +25,4 @@ mod python;
 
 pub use hosted::{Hosted, Spec};
 pub use process::Program;
-pub use python::{Predictor, Python};
+pub use python::Python;

@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use models::{Engines, Hosted as Evaluated, LoadError, Method, Wanted};
+use models::{Engines, Hosted as Evaluated, LoadError, Method, Predictor, Wanted};
 
 use crate::hosted::{Hosted, Spec};
 use crate::process::Program;
@@ -40,33 +40,6 @@ pub struct Python {
     pub env: Vec<(OsString, OsString)>,
     /// Whom a class that is a transformer asks.
     pub predictor: Option<Predictor>,
-}
-
-/// A server that transformers ask.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Predictor {
-    /// Its host, and its port where that is not the usual one.
-    pub host: String,
-    /// `v1` or `v2`.
-    pub protocol: String,
-    /// Whether it is asked over TLS.
-    pub use_ssl: bool,
-    /// How long it may take.
-    pub timeout: Duration,
-    /// How often it is asked again where it could not be reached.
-    pub retries: u32,
-}
-
-impl Predictor {
-    fn options(&self) -> serde_json::Value {
-        serde_json::json!({
-            "host": self.host,
-            "protocol": self.protocol,
-            "use_ssl": self.use_ssl,
-            "timeout": self.timeout.as_secs_f64(),
-            "retries": self.retries,
-        })
-    }
 }
 
 impl Python {
@@ -146,8 +119,19 @@ fn options_of(class: &models::Class, predictor: Option<&Predictor>) -> Result<se
         Some(text) => Some(serde_json::from_str(text).map_err(|error| error.to_string())?),
         None => None,
     };
-    let predictor = predictor.map(Predictor::options);
+    let predictor = predictor.map(asked);
     Ok(serde_json::json!({ "code": class.code, "settings": settings, "predictor": predictor }))
+}
+
+/// What a worker is told of the server that its transformer asks.
+fn asked(predictor: &Predictor) -> serde_json::Value {
+    serde_json::json!({
+        "host": predictor.host,
+        "protocol": predictor.protocol,
+        "use_ssl": predictor.use_ssl,
+        "timeout": predictor.timeout.as_secs_f64(),
+        "retries": predictor.retries,
+    })
 }
 
 /// Whether Python's libraries may read what the native readers refused.

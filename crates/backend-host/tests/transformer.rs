@@ -6,7 +6,8 @@ mod support;
 
 use std::time::Duration;
 
-use backend_host::{Predictor, Python};
+use backend_host::Python;
+use models::Predictor;
 use serde_json::json;
 use support::{Running, class, python};
 

@@ -2,44 +2,17 @@
 //!
 //! Counted are the bytes that are allocated and not yet freed, as in `soak.rs`; the test's own ends of the connections
 //! are sockets alone and allocate nothing that stays.
-#![allow(
-    unsafe_code,
-    reason = "counting allocations needs an allocator of its own, and that is an unsafe trait"
-)]
 
+#[path = "support/counted.rs"]
+mod counted;
 mod support;
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use counted::live;
 use support::Running;
-
-/// The system's allocator, counted.
-struct Counted;
-
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call goes to the system's allocator with the caller's own arguments, so that its promises are kept by
-// those of `System`; the counting allocates nothing.
-unsafe impl GlobalAlloc for Counted {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        LIVE.fetch_add(layout.size(), Relaxed);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: the caller's promises are passed on, and what is freed here came from `System`.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTED: Counted = Counted;
 
 const ROW: &str = r#"{"instances":[[5.1,3.5,1.4,0.2]]}"#;
 /// Of the server's memory, for each connection: of an unoptimised build, whose futures are twice as large.
@@ -90,16 +63,16 @@ fn ten_thousand_idle_connections_cost_little_and_go_again() {
     // What is made once for all.
     (0..30).for_each(|index| drop(connect(&server, index)));
     until(&server, |open| open <= 2);
-    let before = LIVE.load(Relaxed);
+    let before = live();
     let count = count();
     let mut idle = Vec::with_capacity(count);
     idle.extend((0..count).map(|index| connect(&server, index)));
     until(&server, |open| open >= count);
-    let grown = LIVE.load(Relaxed).saturating_sub(before + count * size_of::<TcpStream>());
+    let grown = live().saturating_sub(before + count * size_of::<TcpStream>());
     assert!(grown < count * BYTES_EACH_MAX, "{} bytes for each of {count}", grown / count);
     assert_eq!(server.predict(ROW).0, 200);
     drop(idle);
     until(&server, |open| open <= 2);
-    let left = LIVE.load(Relaxed).saturating_sub(before);
+    let left = live().saturating_sub(before);
     assert!(left < 1 << 20, "{left} bytes are left");
 }

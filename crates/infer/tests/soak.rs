@@ -2,48 +2,23 @@
 //!
 //! Counted are the bytes that are allocated and not yet freed, which no noise of the system changes, unlike the
 //! process's resident size; that one is measured by `bench/serving/many.py`.
-#![allow(
-    unsafe_code,
-    reason = "counting allocations needs an allocator of its own, and that is an unsafe trait"
-)]
 
-use std::alloc::{GlobalAlloc, Layout, System};
+#[path = "support/counted.rs"]
+mod counted;
+
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use counted::live;
 use infer::config::{Lazy, Model, Source};
 use infer::evaluate::{Call, run_here};
 use infer::repository::{Repository, Which};
 use infer::{Config, Personality};
 use models::{Outputs, Tensor};
 
-/// The system's allocator, counted.
-struct Counted;
-
-static LIVE: AtomicUsize = AtomicUsize::new(0);
 /// One test at a time: they share the count.
 static ALONE: Mutex<()> = Mutex::new(());
-
-// SAFETY: every call goes to the system's allocator with the caller's own arguments, so that its promises are kept by
-// those of `System`; the counting allocates nothing.
-unsafe impl GlobalAlloc for Counted {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        LIVE.fetch_add(layout.size(), Relaxed);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: the caller's promises are passed on, and what is freed here came from `System`.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTED: Counted = Counted;
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/tests/fixtures/1.9.1").join(format!("{name}.model"))
@@ -63,8 +38,8 @@ fn predict(repository: &Repository, name: &str) {
 /// Waits until no more is allocated than this: what went is freed by a thread of its own.
 fn comes_down_to(bytes: usize) {
     let start = Instant::now();
-    while LIVE.load(Relaxed) > bytes {
-        let live = LIVE.load(Relaxed);
+    while live() > bytes {
+        let live = live();
         assert!(start.elapsed() < Duration::from_secs(10), "{live} bytes are allocated, at most {bytes}");
         std::thread::sleep(Duration::from_millis(1));
     }
@@ -101,7 +76,7 @@ fn memory_after_many_reloads_is_that_after_a_few() {
         assert!(start.elapsed() < Duration::from_secs(10), "the old versions did not end");
         std::thread::sleep(Duration::from_millis(1));
     }
-    let few = LIVE.load(Relaxed);
+    let few = live();
     (21..=120).for_each(|number| turn(Some(&repository), number));
     comes_down_to(few + few / 10);
 }
@@ -126,7 +101,7 @@ fn memory_of_models_that_went_to_sleep_comes_back() {
     };
     // Each was called once, and what is known of it stays.
     names.iter().for_each(|name| call(name));
-    let few = LIVE.load(Relaxed);
+    let few = live();
     (0..2).for_each(|_| names.iter().for_each(|name| call(name)));
     comes_down_to(few + few / 10);
 }

@@ -8,6 +8,7 @@
 
 use std::fmt::Debug;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::backend::Backend;
 use crate::error::LoadError;
@@ -39,6 +40,21 @@ pub struct Class {
     pub code: Option<std::path::PathBuf>,
     /// The document that names it, JSON as in MLServer's `model-settings.json`.
     pub settings: Option<String>,
+}
+
+/// A server that a class which is a transformer asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Predictor {
+    /// Its host, and its port where that is not the usual one.
+    pub host: String,
+    /// `v1` or `v2`.
+    pub protocol: String,
+    /// Whether it is asked over TLS.
+    pub use_ssl: bool,
+    /// How long it may take.
+    pub timeout: Duration,
+    /// How often it is asked again where it cannot be reached.
+    pub retries: u32,
 }
 
 /// A model that an engine evaluates.

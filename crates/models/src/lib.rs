@@ -41,7 +41,7 @@ mod trees;
 mod xgboost;
 
 pub use backend::{Backend, BackendError, Batch, Dims, Signature, TensorSpec, WorkerCounts};
-pub use engines::{Class, Engines, Hosted, Wanted};
+pub use engines::{Class, Engines, Hosted, Predictor, Wanted};
 pub use entry::{CLASSIFY, DEFAULT_ENTRY, Entry, PREDICT, REGRESS, Through, default_entry};
 pub use error::LoadError;
 pub use inspect::{Format, Inspection, Line, Loaded, inspect, inspect_bytes, load, load_bytes};

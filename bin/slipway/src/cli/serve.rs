@@ -46,13 +46,7 @@ fn engines(config: &infer::Config) -> Vec<Arc<dyn models::Engines>> {
             start_timeout: python.start_timeout,
             memory_bytes_max: python.memory_bytes_max,
             env: python.env.iter().filter_map(variable).collect(),
-            predictor: python.predictor.as_ref().map(|predictor| backend_host::Predictor {
-                host: predictor.host.clone(),
-                protocol: predictor.protocol.clone(),
-                use_ssl: predictor.use_ssl,
-                timeout: predictor.timeout,
-                retries: predictor.retries,
-            }),
+            predictor: python.predictor.clone(),
         }));
     }
     engines.push(Arc::new(libraries(&config.libraries)));

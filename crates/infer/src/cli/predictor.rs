@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args};
 
-use crate::config::{Config, Predictor};
+use models::Predictor;
+
+use crate::config::Config;
 
 /// Whom a transformer asks.
 #[derive(Debug, Clone, Args)]

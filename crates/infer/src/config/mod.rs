@@ -31,7 +31,7 @@ pub use layout::{Found, scan};
 pub(crate) use native::on_path;
 pub use native::{Libraries, OnnxEngine};
 pub use observing::Observing;
-pub use python::{Predictor, Python};
+pub use python::Python;
 pub use source::{Source, document};
 pub use warmup::{Fill, Warmup, WarmupInput};
 

@@ -5,6 +5,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use models::Predictor;
+
 /// How models may run in Python.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Python {
@@ -22,21 +24,6 @@ pub struct Python {
     pub env: Vec<String>,
     /// Whom a class that is a transformer asks.
     pub predictor: Option<Predictor>,
-}
-
-/// A server that transformers ask.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Predictor {
-    /// Its host, and its port where that is not the usual one.
-    pub host: String,
-    /// `v1` or `v2`.
-    pub protocol: String,
-    /// Whether it is asked over TLS.
-    pub use_ssl: bool,
-    /// How long it may take.
-    pub timeout: Duration,
-    /// How often it is asked again where it cannot be reached.
-    pub retries: u32,
 }
 
 impl Default for Python {
