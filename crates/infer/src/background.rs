@@ -1,8 +1,8 @@
 //! Work that no request waits for: reading versions that replace others, freeing those that are gone, sending what was
 //! observed, shadows.
 //!
-//! A large model takes seconds of a CPU. At the priority of requests the system would give it every second
-//! turn; at the lowest one a thread that serves takes the CPU as soon as it has something to do, and what is left of it
+//! A large model takes seconds of a CPU. At the priority of requests the system would give it every second turn; at the
+//! lowest one a thread that serves takes the CPU as soon as it has something to do, and what is left of it
 //! does the work. The lowest, and not the class of idle work: a server that is never idle has to come to the end of a
 //! load too, and this still gives a seventieth of a CPU. Nobody can raise a thread again without a privilege, so a
 //! thread that was lowered stays what it is.
@@ -12,7 +12,11 @@
 #![allow(unsafe_code)] // The system call that sets a thread's turns has no other wrapper. Its block has a note.
 
 use std::io::Error;
+use std::time::Duration;
 
+/// How long small pieces of work gather before a thread turns to them: to be woken for each costs those that serve more
+/// than the work does.
+pub(crate) const GATHER: Duration = Duration::from_millis(10);
 /// The lowest priority.
 const NICE: i32 = 19;
 /// How long the thread's turn is. It is never taken to its end: Linux (from 6.12) lets a thread with shorter turns, as

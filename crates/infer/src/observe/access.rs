@@ -15,9 +15,10 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use super::random::Share;
 use super::record::Record;
+use crate::background;
 
 /// Records that wait, at most.
-const WAITING_MAX: usize = 1024;
+const WAITING_MAX: usize = 4096;
 /// How long the end of the server waits for its log.
 const END_MAX: Duration = Duration::from_secs(2);
 /// How often its writer says that nobody reads it, at most: once.
@@ -84,23 +85,30 @@ impl Access {
 }
 
 fn write(records: &Receiver<Option<Record>>, out: Box<dyn Write + Send>) {
+    background::lower();
     let mut out = BufWriter::with_capacity(64 << 10, out);
     let mut line = Vec::with_capacity(512);
-    let mut told = 0;
-    while let Ok(Some(record)) = records.recv() {
-        line.clear();
-        record.write(&mut line);
-        line.push(b'\n');
-        let mut written = out.write_all(&line);
-        if records.is_empty() {
-            written = written.and_then(|()| out.flush());
+    let (mut told, mut is_over) = (0, false);
+    while !is_over && let Ok(first) = records.recv() {
+        if first.is_some() {
+            std::thread::sleep(background::GATHER);
         }
-        if let Err(error) = written
+        let mut written = Ok(());
+        for record in std::iter::once(first).chain(records.try_iter()) {
+            let Some(record) = record else {
+                is_over = true;
+                break;
+            };
+            line.clear();
+            record.write(&mut line);
+            line.push(b'\n');
+            written = written.and(out.write_all(&line));
+        }
+        if let Err(error) = written.and_then(|()| out.flush())
             && told < TOLD_MAX
         {
             told += 1;
             tracing::warn!(%error, "the access log cannot be written");
         }
     }
-    let _ = out.flush();
 }

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::random;
 use super::record::Record;
+use crate::background;
 
 /// Calls in one message, at most.
 const BATCH: usize = 256;
@@ -96,6 +97,10 @@ async fn fill(
             count = records.recv_many(batch, room) => if count == 0 { return },
             () = stop.cancelled() => return,
             () = until.as_mut() => return,
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(background::GATHER) => {}
         }
     }
 }

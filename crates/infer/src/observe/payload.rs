@@ -5,6 +5,7 @@
 //!
 //! Not here: CloudEvents that clients send to be predicted (`events`).
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::SystemTime;
@@ -15,6 +16,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::random::Share;
+use crate::background;
 use crate::date::timestamp;
 use crate::routes::v2;
 
@@ -261,14 +263,12 @@ async fn run(
     dropped: Arc<AtomicU64>,
     stop: CancellationToken,
 ) {
-    let events = futures::stream::unfold((receiver, stop), |(mut receiver, stop)| async move {
-        loop {
-            tokio::select! {
-                biased;
-                () = stop.cancelled(), if !receiver.is_closed() => receiver.close(),
-                event = receiver.recv() => return event.map(|event| (event, (receiver, stop))),
-            }
+    let begun = (receiver, stop, VecDeque::new());
+    let events = futures::stream::unfold(begun, |(mut receiver, stop, mut gathered)| async move {
+        if gathered.is_empty() {
+            gather(&mut receiver, &stop, &mut gathered).await;
         }
+        gathered.pop_front().map(|event| (event, (receiver, stop, gathered)))
     });
     let is_failing = std::sync::atomic::AtomicBool::new(false);
     let (client, settings, is_failing) = (&client, &settings, &is_failing);
@@ -285,6 +285,32 @@ async fn run(
             is_failing.store(sent.is_err(), Relaxed);
         })
         .await;
+}
+
+/// Waits for an event and takes what comes with it; none when there will be no more.
+async fn gather(
+    receiver: &mut mpsc::Receiver<Event>,
+    stop: &CancellationToken,
+    gathered: &mut VecDeque<Event>,
+) {
+    let first = tokio::select! {
+        biased;
+        () = stop.cancelled() => None,
+        first = receiver.recv() => first,
+    };
+    if first.is_some() {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(background::GATHER) => {}
+        }
+    }
+    if stop.is_cancelled() {
+        receiver.close();
+    }
+    gathered.extend(first);
+    while let Ok(event) = receiver.try_recv() {
+        gathered.push_back(event);
+    }
 }
 
 async fn send(client: &reqwest::Client, settings: &Settings, event: Event) -> Result<(), String> {

@@ -189,13 +189,24 @@ impl Shadows {
     }
 }
 
+/// Waits for as long as work gathers, or until there is enough of it.
+fn gather(copies: &Receiver<Duplicate>) {
+    let until = Instant::now() + background::GATHER;
+    while copies.len() < WAITING_MAX / 2 && Instant::now() < until {
+        std::thread::sleep(background::GATHER / 10);
+    }
+}
+
 fn run(copies: &Receiver<Duplicate>, repository: &Repository) {
     background::lower();
     let mut outputs = Outputs::new();
-    for copy in copies {
-        let ask = std::panic::AssertUnwindSafe(|| copy(repository, &mut outputs));
-        if std::panic::catch_unwind(ask).is_err() {
-            tracing::error!("a shadow's evaluation panicked");
+    while let Ok(first) = copies.recv() {
+        gather(copies);
+        for copy in std::iter::once(first).chain(copies.try_iter()) {
+            let ask = std::panic::AssertUnwindSafe(|| copy(repository, &mut outputs));
+            if std::panic::catch_unwind(ask).is_err() {
+                tracing::error!("a shadow's evaluation panicked");
+            }
         }
     }
 }
