@@ -324,6 +324,19 @@ templates:
 }
 
 #[test]
+fn a_graph_that_recurses_for_ever_ends_and_shows_its_nodes() {
+    let ran = run("
+entrypoint: main
+templates:
+- {name: main, dag: {tasks: [{name: again, template: main}]}}
+");
+    assert_eq!(ran.phase(), "Error");
+    let nodes = ran.engine.status().nodes;
+    let deepest = nodes.values().find(|node| node.message.contains("max recursion depth")).unwrap();
+    assert!(deepest.outbound_nodes.is_empty(), "it never began");
+}
+
+#[test]
 fn what_cannot_run_says_so_and_the_rest_runs() {
     let ran = run(&templates(
         "

@@ -211,7 +211,8 @@ impl Engine {
                 let Some(Body::Dag(body)) = node.template.map(|at| &self.plan.templates[at].body) else {
                     return Vec::new();
                 };
-                body.targets.iter().filter_map(|place| dag.nodes[*place]).collect()
+                // One that ended before it began has no tasks.
+                body.targets.iter().filter_map(|place| dag.nodes.get(*place).copied().flatten()).collect()
             }
             _ => Vec::new(),
         };
