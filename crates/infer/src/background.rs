@@ -2,10 +2,10 @@
 //! observed, shadows.
 //!
 //! A large model takes seconds of a CPU. At the priority of requests the system would give it every second turn; at the
-//! lowest one a thread that serves takes the CPU as soon as it has something to do, and what is left of it
-//! does the work. The lowest, and not the class of idle work: a server that is never idle has to come to the end of a
-//! load too, and this still gives a seventieth of a CPU. Nobody can raise a thread again without a privilege, so a
-//! thread that was lowered stays what it is.
+//! lowest one a thread that serves takes the CPU as soon as it has something to do, and what is left of it does the work.
+//! The lowest, and not the class of idle work: a server that is never idle has to come to the end of a load too, and
+//! this still gives a seventieth of a CPU. Nobody can raise a thread again without a privilege, so a thread that was
+//! lowered stays what it is.
 //!
 //! Not here: reading that requests wait for, which is done at their priority (`repository::reading`).
 

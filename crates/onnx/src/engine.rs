@@ -314,14 +314,7 @@ fn append(whole: &mut Vec<Value>, part: Vec<Value>) -> Result<(), Failed> {
             ));
         }
         to.dims[0] += from.dims[0];
-        match (&mut to.cells, from.cells) {
-            (Cells::F32(to), Cells::F32(from)) => to.extend(from),
-            (Cells::F64(to), Cells::F64(from)) => to.extend(from),
-            (Cells::Int(to), Cells::Int(from)) => to.extend(from),
-            (Cells::Bool(to), Cells::Bool(from)) => to.extend(from),
-            (Cells::Text(to), Cells::Text(from)) => to.extend(from),
-            _ => return Err("rows with answers of different types".into()),
-        }
+        to.cells.append(from.cells).ok_or("rows with answers of different types")?;
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use std::collections::HashSet;
 use models::LoadError;
 
 use super::attrs::Attrs;
-use super::value::{Budget, Cells, Failed, Value};
+use super::value::{Budget, Failed, Value};
 use super::{Op, Operator, Program, given};
 use crate::proto::{Attr, Graph, Model, Node};
 
@@ -222,14 +222,7 @@ fn stacked(slices: Vec<Value>, budget: &mut Budget) -> Result<Value, Failed> {
         if slice.dims != row || slice.elem != whole.elem {
             return Err(format!("rounds give {row:?} and {:?}", slice.dims));
         }
-        match (&mut whole.cells, slice.cells) {
-            (Cells::F32(to), Cells::F32(from)) => to.extend(from),
-            (Cells::F64(to), Cells::F64(from)) => to.extend(from),
-            (Cells::Int(to), Cells::Int(from)) => to.extend(from),
-            (Cells::Bool(to), Cells::Bool(from)) => to.extend(from),
-            (Cells::Text(to), Cells::Text(from)) => to.extend(from),
-            _ => return Err("rounds give values of different types".into()),
-        }
+        whole.cells.append(slice.cells).ok_or("rounds give values of different types")?;
     }
     Ok(whole)
 }
@@ -260,14 +253,18 @@ mod tests {
         };
         let mut holder = node("Loop", &["", "", "x"], &["y"]);
         holder.attrs.push(("body".into(), Attr::Graph(Box::new(body))));
+        Program::compile(&around(holder)).expect("well formed").expect("known operators")
+    }
+
+    /// A model of one node from `x` to `y`.
+    fn around(holder: Node) -> Model {
         let graph = Graph {
             nodes: vec![holder],
             inputs: vec![info("x")],
             outputs: vec![info("y")],
             ..Graph::default()
         };
-        let model = Model { opsets: vec![(String::new(), 21)], graph, ..Model::default() };
-        Program::compile(&model).expect("well formed").expect("known operators")
+        Model { opsets: vec![(String::new(), 21)], graph, ..Model::default() }
     }
 
     #[test]
@@ -292,14 +289,7 @@ mod tests {
         let mut holder = node("If", &["x"], &["y"]);
         holder.attrs.push(("then_branch".into(), Attr::Graph(Box::new(body.clone()))));
         holder.attrs.push(("else_branch".into(), Attr::Graph(Box::new(body))));
-        let graph = Graph {
-            nodes: vec![holder],
-            inputs: vec![info("x")],
-            outputs: vec![info("y")],
-            ..Graph::default()
-        };
-        let model = Model { opsets: vec![(String::new(), 21)], graph, ..Model::default() };
-        let error = Program::compile(&model).err().expect("it is refused").to_string();
+        let error = Program::compile(&around(holder)).err().expect("it is refused").to_string();
         assert!(error.contains("nowhere"), "{error}");
     }
 }

@@ -34,6 +34,19 @@ pub(crate) struct Value {
 pub(crate) type Failed = String;
 
 impl Cells {
+    /// Puts cells behind these; `None` where they are of another kind.
+    pub(crate) fn append(&mut self, more: Self) -> Option<()> {
+        match (self, more) {
+            (Self::F32(to), Self::F32(from)) => to.extend(from),
+            (Self::F64(to), Self::F64(from)) => to.extend(from),
+            (Self::Int(to), Self::Int(from)) => to.extend(from),
+            (Self::Bool(to), Self::Bool(from)) => to.extend(from),
+            (Self::Text(to), Self::Text(from)) => to.extend(from),
+            _ => return None,
+        }
+        Some(())
+    }
+
     pub(crate) fn len(&self) -> usize {
         match self {
             Self::F32(cells) => cells.len(),
