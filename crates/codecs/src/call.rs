@@ -69,6 +69,9 @@ impl Span {
     }
 }
 
+/// Most bytes that an arena grows by beyond what is asked for.
+pub(crate) const GROWTH_MAX: usize = 16 << 20;
+
 /// Bytes aligned to eight, kept from call to call.
 #[derive(Debug, Default)]
 pub(crate) struct Arena {
@@ -95,6 +98,12 @@ impl Arena {
         self.len
     }
 
+    /// Bytes that it holds memory for.
+    #[cfg(test)]
+    pub(crate) fn room(&self) -> usize {
+        self.words.capacity() * 8
+    }
+
     pub(crate) fn bytes(&self) -> &[u8] {
         &bytemuck::cast_slice(&self.words)[..self.len.min(self.words.len() * 8)]
     }
@@ -108,7 +117,10 @@ impl Arena {
         let start = self.len;
         self.len += count;
         if self.len > self.words.len() * 8 {
-            let words = (self.words.len() * 2).max(self.len.div_ceil(8)).max(32);
+            // Twice as much would hold three times a large request while it is copied.
+            let more = self.words.len().min(GROWTH_MAX / 8);
+            let words = (self.words.len() + more).max(self.len.div_ceil(8)).max(32);
+            self.words.reserve_exact(words - self.words.len());
             self.words.resize(words, 0);
         }
         &mut bytemuck::cast_slice_mut(&mut self.words)[start..self.len]
@@ -140,12 +152,15 @@ impl Arena {
         self.len = self.len.min(len);
     }
 
-    /// Copies `count` bytes that begin at `from` behind everything.
-    pub(crate) fn repeat(&mut self, from: usize, count: usize) {
-        let start = self.len;
-        self.grow(count);
+    /// Copies the last `count` bytes behind everything, `times` over.
+    pub(crate) fn repeat_last(&mut self, count: usize, times: usize) {
+        let from = self.len.saturating_sub(count);
+        let end = self.len + count * times;
+        self.grow(count * times);
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut self.words);
-        bytes.copy_within(from..from + count, start);
+        for start in (from + count..end).step_by(count.max(1)) {
+            bytes.copy_within(from..from + count, start);
+        }
     }
 }
 

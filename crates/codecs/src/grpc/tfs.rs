@@ -195,8 +195,7 @@ fn values(
         if have == 0 {
             call.own.grow(missing * size).fill(0);
         } else {
-            let from = call.own.len() - size;
-            (0..missing).for_each(|_| call.own.repeat(from, size));
+            call.own.repeat_last(size, missing);
         }
     }
     Ok(call.own.span(start))

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::answers::put_spec;
 use super::*;
+use crate::call::GROWTH_MAX;
 use crate::wire::{Fields, put_bytes, put_bytes_always, put_f32, put_int, put_message};
 
 fn put_dims(out: &mut Vec<u8>, dims: &[i64]) {
@@ -142,6 +143,20 @@ fn reload_requests_carry_policies_and_labels() {
     assert_eq!(models[0].policy, VersionPolicy::Specific(vec![42, 43]));
     assert_eq!(models[0].labels["stable"], 42);
     assert_eq!(decode_reload(&[]), Ok(None));
+}
+
+#[test]
+fn what_repetition_makes_takes_little_more_memory_than_it_is_long() {
+    let text = [7; 60];
+    let count = EXPANDED_MAX / (4 + text.len());
+    let mut body = request(7, &[count as i64], |out| put_bytes(out, 8, &text));
+    body.extend(request(7, &[1], |out| put_bytes(out, 8, &text)));
+    let call = decoded(&body).expect("legal");
+    assert!(call.own.len() > EXPANDED_MAX);
+    assert!(call.own.room() <= EXPANDED_MAX + GROWTH_MAX);
+    let view = call.view(&body);
+    let tensor = view.tensor(0).expect("x");
+    assert_eq!(tensor.elements().filter(|element| *element == Some(&text[..])).count(), count);
 }
 
 proptest! {
