@@ -88,6 +88,9 @@ struct Connection<S> {
     timer: Pin<Box<Sleep>>,
     /// When the request that is being read began, unless it came at once.
     since: Option<Instant>,
+    /// The last call took so little that its answer can wait until all that came with it are answered, too. The code
+    /// that answers and the kernel's that sends do not fit the processor's first cache together.
+    was_quick: bool,
     shared: Arc<Shared>,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
@@ -127,6 +130,7 @@ pub(crate) async fn serve<S: Stream>(
         date: Date::new(),
         timer: Box::pin(tokio::time::sleep(shared.config.patience.idle)),
         since: None,
+        was_quick: false,
         shared,
         metrics,
         stop,
@@ -182,6 +186,19 @@ async fn within<T>(
     }
 }
 
+/// Waits until everything that is ready on this thread has had its turn.
+async fn others_first() {
+    let mut has_waited = false;
+    poll_fn(|poller| {
+        if std::mem::replace(&mut has_waited, true) {
+            return Poll::Ready(());
+        }
+        poller.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
 impl<S: Stream> Connection<S> {
     /// Says why the connection ends.
     async fn refuse(&mut self, status: u16, why: &'static str) {
@@ -200,6 +217,9 @@ impl<S: Stream> Connection<S> {
         loop {
             match parse_head(&self.input[self.start..self.end]) {
                 Parsed::Partial => {
+                    if std::mem::take(&mut self.was_quick) {
+                        others_first().await;
+                    }
                     self.flush().await?;
                     if !self.read_head().await? {
                         return Ok(());
@@ -394,7 +414,7 @@ impl<S: Stream> Connection<S> {
         let desk = Desk { outputs, reply, metrics: &self.metrics, shared: &self.shared, tags };
         match kind {
             Kind::V1 if served.backend.takes_documents() => document::call(served, body, meta, desk).await,
-            Kind::V1 => drive::call(v1, served, body, meta, desk).await,
+            Kind::V1 => self.was_quick = drive::call(v1, served, body, meta, desk).await,
             Kind::Explain => {
                 let body = match body {
                     drive::Body::Small(body) => Bytes::copy_from_slice(body),
@@ -414,10 +434,10 @@ impl<S: Stream> Connection<S> {
                 let (status, reason, reply_bytes) = (*status, *reason, body.len());
                 watch.end_explaining(Outcome { status, reason, text, reply_bytes });
             }
-            Kind::V2 => drive::call(v2, served, body, meta, desk).await,
+            Kind::V2 => self.was_quick = drive::call(v2, served, body, meta, desk).await,
             Kind::Tfs(call) => {
                 tfs.begin(call);
-                drive::call(tfs, served, body, meta, desk).await;
+                self.was_quick = drive::call(tfs, served, body, meta, desk).await;
             }
         }
         if self.scratch.reply.status == 200 && meta.event != Mode::None {

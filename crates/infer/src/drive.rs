@@ -25,6 +25,9 @@ use crate::shared::Shared;
 /// Beyond this many bytes, even parsing leaves the event loop.
 pub(crate) const INLINE_BYTES_MAX: usize = 64 << 10;
 
+/// A call that took no longer is quick.
+const QUICK: Duration = Duration::from_micros(20);
+
 /// A body, where it lies.
 #[derive(Clone)]
 pub(crate) enum Body<'a> {
@@ -55,14 +58,14 @@ pub(crate) struct Desk<'a> {
     pub(crate) tags: Option<Box<Tags>>,
 }
 
-/// Answers a call; the reply is complete afterwards, whatever happened.
+/// Answers a call and says whether that was quick; the reply is complete afterwards, whatever happened.
 pub(crate) async fn call<P: Protocol>(
     protocol: &mut P,
     served: &Arc<Served>,
     body: Body<'_>,
     meta: &Meta,
     desk: Desk<'_>,
-) {
+) -> bool {
     desk.reply.clear();
     let meta = &Meta { timeout: meta.timeout.or(desk.shared.timeout), ..*meta };
     let shared = desk.shared;
@@ -98,6 +101,8 @@ pub(crate) async fn call<P: Protocol>(
         }
     }
     shared.observe.dress(served, phases, desk.reply);
+    let Marks { arrived, written, .. } = watch.marks;
+    written.is_some_and(|written| written.saturating_duration_since(arrived) <= QUICK)
 }
 
 /// Writes a refusal with its code, its reason and when to come back.
