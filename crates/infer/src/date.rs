@@ -42,11 +42,30 @@ fn civil(days: u64) -> (u64, u64, u64) {
 
 /// `1994-11-06T08:49:37.123456Z`.
 pub(crate) fn timestamp(now: SystemTime) -> String {
+    let mut text = Vec::with_capacity(27);
+    put_timestamp(&mut text, now);
+    String::from_utf8(text).unwrap_or_default()
+}
+
+/// Appends the same.
+pub(crate) fn put_timestamp(out: &mut Vec<u8>, now: SystemTime) {
     let since = now.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    let (second, micros) = (since.as_secs(), since.subsec_micros());
+    let second = since.as_secs();
     let (year, month, day) = civil(second / 86_400);
-    let (hour, minute, rest) = (second / 3600 % 24, second / 60 % 60, second % 60);
-    format!("{year}-{month:02}-{day:02}T{hour:02}:{minute:02}:{rest:02}.{micros:06}Z")
+    let parts = [
+        (year, 4, b'-'),
+        (month, 2, b'-'),
+        (day, 2, b'T'),
+        (second / 3600 % 24, 2, b':'),
+        (second / 60 % 60, 2, b':'),
+        (second % 60, 2, b'.'),
+        (u64::from(since.subsec_micros()), 6, b'Z'),
+    ];
+    for (number, digits, behind) in parts {
+        let places = (0..digits).rev();
+        out.extend(places.map(|place| b'0' + (number / 10_u64.pow(place) % 10) as u8));
+        out.push(behind);
+    }
 }
 
 /// `Sun, 06 Nov 1994 08:49:37 GMT`.

@@ -353,3 +353,63 @@ fn answers_say_their_times_and_their_model_where_asked() {
     let (status, head, _) = server.send(PREDICT, "", BAD.as_bytes());
     assert!(status == 400 && head.contains("slipway-model: iris") && !head.contains("predict;dur"), "{head}");
 }
+
+/// A receiver that points elsewhere with each answer.
+fn pointing(to: &str) -> String {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let answer = format!(
+        "HTTP/1.1 307 Temporary Redirect\r\nlocation: {to}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+    );
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut came = Vec::new();
+            // A row ends the message.
+            while !came.ends_with(ROW.as_bytes()) {
+                let mut piece = [0; 4096];
+                match stream.read(&mut piece) {
+                    Ok(count @ 1..) => came.extend_from_slice(&piece[..count]),
+                    _ => break,
+                }
+            }
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    url
+}
+
+#[test]
+fn payloads_follow_a_receiver_that_is_elsewhere() {
+    let collector = Collector::start();
+    let server = Running::with("forest_classifier", |config| {
+        let url = pointing(&format!("{}/moved", collector.url));
+        config.observing.payloads = payloads(&url, PayloadMode::Request);
+    });
+    assert_eq!(server.predict(ROW).0, 200);
+    let came = collector.next();
+    assert_eq!((came.path.as_str(), &came.body[..]), ("/moved", ROW.as_bytes()));
+    assert_eq!(came.header("ce-type"), "org.kubeflow.serving.inference.request");
+}
+
+#[test]
+fn all_payloads_of_many_calls_get_there_once() {
+    let collector = Collector::start();
+    let server = Running::with("forest_classifier", |config| {
+        config.observing.payloads = payloads(&collector.url, PayloadMode::All);
+    });
+    for call in 0..300 {
+        assert_eq!(server.send(PREDICT, &format!("ce-id: {call}\r\n"), ROW.as_bytes()).0, 200);
+    }
+    drop(server);
+    let mut came: Vec<(u32, String)> = collector
+        .rest()
+        .iter()
+        .map(|event| (event.header("ce-id").parse().expect("a number"), event.header("ce-type").to_owned()))
+        .collect();
+    came.sort();
+    let kinds = ["request", "response"].map(|kind| format!("org.kubeflow.serving.inference.{kind}"));
+    let wanted: Vec<(u32, String)> =
+        (0..300).flat_map(|call| kinds.clone().map(|kind| (call, kind))).collect();
+    assert!(came == wanted, "{} came", came.len());
+}

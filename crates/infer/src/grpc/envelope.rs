@@ -36,7 +36,6 @@ impl Envelope {
     /// Draws whether the call's payloads are logged.
     pub(super) fn draw(&self, context: &Context) -> Option<Box<Tags>> {
         let (payloads, headers) = (context.shared.observe.payloads.as_ref()?, self.headers.as_ref()?);
-        let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
         payloads.draw_letter(self.letter, headers)
     }
 

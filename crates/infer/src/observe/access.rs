@@ -8,19 +8,18 @@
 use std::fs::OpenOptions;
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use tokio_util::sync::CancellationToken;
 
+use super::queue::{Bounds, Receiver, Sender, queue};
 use super::random::Share;
 use super::record::Record;
+use super::ship::Ship;
 use crate::background;
 
-/// Records that wait, at most.
-const WAITING_MAX: usize = 4096;
-/// How long the end of the server waits for its log.
-const END_MAX: Duration = Duration::from_secs(2);
+/// Records that wait, at most, and as many as are written without more waiting.
+const BOUNDS: Bounds =
+    Bounds { items_max: 4096, bytes_max: usize::MAX, enough: 1024, gather: background::GATHER };
 /// How often its writer says that nobody reads it, at most: once.
 const TOLD_MAX: u64 = 1;
 
@@ -37,10 +36,8 @@ pub enum Target {
 #[derive(Debug)]
 pub(crate) struct Access {
     share: Share,
-    sender: Sender<Option<Record>>,
-    dropped: AtomicU64,
-    /// Closes when the writer has ended.
-    ended: Receiver<()>,
+    sender: Sender<Record>,
+    ship: Option<Ship>,
 }
 
 impl Access {
@@ -50,13 +47,10 @@ impl Access {
             Target::Output => Box::new(io::stdout()),
             Target::File(path) => Box::new(OpenOptions::new().create(true).append(true).open(path)?),
         };
-        let (sender, receiver) = bounded(WAITING_MAX);
-        let (alive, ended) = bounded::<()>(0);
-        std::thread::Builder::new().name("access-log".into()).spawn(move || {
-            write(&receiver, out);
-            drop(alive);
-        })?;
-        Ok(Self { share: Share::new(share), sender, dropped: AtomicU64::new(0), ended })
+        let stop = CancellationToken::new();
+        let (sender, receiver) = queue(BOUNDS, stop.clone());
+        let ship = Ship::start("access-log", stop, vec![Box::pin(write(receiver, out))])?;
+        Ok(Self { share: Share::new(share), sender, ship })
     }
 
     /// Whether the call that ends now belongs to the sample.
@@ -66,41 +60,30 @@ impl Access {
 
     /// Gives a record to the writer, or drops it.
     pub(crate) fn log(&self, record: Record) {
-        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = self.sender.try_send(Some(record))
-        {
-            self.dropped.fetch_add(1, Relaxed);
-        }
+        self.sender.offer(record);
     }
 
     /// Records that were dropped.
     pub(crate) fn dropped(&self) -> u64 {
-        self.dropped.load(Relaxed)
+        self.sender.dropped()
     }
 
     /// Writes what waits and ends. Blocks, though not for a reader that has stopped reading.
     pub(crate) fn end(&self) {
-        let _ = self.sender.send_timeout(None, END_MAX);
-        let _ = self.ended.recv_timeout(END_MAX);
+        self.ship.iter().for_each(Ship::end);
     }
 }
 
-fn write(records: &Receiver<Option<Record>>, out: Box<dyn Write + Send>) {
-    background::lower();
+/// Writes what comes. The thread is this log's own, so that writing may block it.
+async fn write(mut records: Receiver<Record>, out: Box<dyn Write + Send>) {
     let mut out = BufWriter::with_capacity(64 << 10, out);
-    let mut line = Vec::with_capacity(512);
-    let (mut told, mut is_over) = (0, false);
-    while !is_over && let Ok(first) = records.recv() {
-        if first.is_some() {
-            std::thread::sleep(background::GATHER);
-        }
+    let (mut handful, mut line) = (Vec::new(), Vec::with_capacity(512));
+    let mut told = 0;
+    while records.take(&mut handful).await {
         let mut written = Ok(());
-        for record in std::iter::once(first).chain(records.try_iter()) {
-            let Some(record) = record else {
-                is_over = true;
-                break;
-            };
+        for record in handful.drain(..) {
             line.clear();
-            record.write(&mut line);
+            record.item.write(&mut line);
             line.push(b'\n');
             written = written.and(out.write_all(&line));
         }

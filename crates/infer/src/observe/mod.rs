@@ -2,8 +2,8 @@
 //!
 //! Counting is done for every call (`metrics`). What is here looks at some: slow and failed ones (`flight`), a sample of
 //! all (`access`, `trace` and `otlp`, `payload`), or asks another model the same (`shadow`). Nothing on a call's way
-//! waits for any of it: each sink has a bounded queue, drops what does not fit, counts that, and is emptied by a thread
-//! of the lowest priority.
+//! waits for any of it: each sink has a bounded queue (`queue`), drops what does not fit, counts that, and is emptied by a
+//! thread of the lowest priority (`ship`).
 //!
 //! * `watch` is one call from its beginning to its end, `record` what is known of it then.
 //! * `admin` are the pages of the admin's port; `profile`, `allocations`, `heap` and `logs` what they show of the
@@ -14,12 +14,16 @@
 mod access;
 pub(crate) mod admin;
 mod allocations;
+mod answer;
+mod event;
 mod flight;
 mod heap;
 pub mod logs;
 mod otlp;
 mod payload;
+mod post;
 mod profile;
+mod queue;
 mod random;
 mod record;
 mod shadow;
@@ -29,10 +33,9 @@ mod trace;
 mod watch;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub use access::Target;
@@ -43,9 +46,9 @@ pub use shadow::Rule as Shadow;
 pub use trace::Sampler;
 
 use access::Access;
+pub(crate) use event::{Letter, Tags};
 use flight::Flight;
 use payload::Payload;
-pub(crate) use payload::{Letter, Tags};
 use record::{Called, Record, shortened};
 pub(crate) use shadow::{Answered, Pair, Seen};
 pub(crate) use ship::check_url;
@@ -62,9 +65,6 @@ use crate::refusal::{Reason, Refusal};
 use crate::repository::Repository;
 use crate::served::Served;
 
-/// Spans that wait to be sent, in calls, at most.
-const SPANS_WAITING_MAX: usize = 2048;
-
 /// A URL without the name and password that it may hold.
 pub(crate) fn without_password(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
@@ -79,8 +79,7 @@ pub(crate) fn without_password(url: &str) -> String {
 #[derive(Debug)]
 struct Spans {
     drawn: Drawn,
-    sender: mpsc::Sender<Record>,
-    dropped: Arc<AtomicU64>,
+    sender: queue::Sender<Record>,
 }
 
 /// Everything that a server tells besides its answers.
@@ -141,12 +140,10 @@ impl Observe {
         let mut work: Vec<Work> = Vec::new();
         let spans = match &settings.traces {
             Some(traces) => {
-                let (sender, receiver) = mpsc::channel(SPANS_WAITING_MAX);
-                let dropped = Arc::new(AtomicU64::new(0));
+                let (sender, receiver) = queue::queue(traces.bounds(), stop.clone());
                 let client = ship::client().map_err(Error::Config)?;
-                let run = otlp::run(receiver, client, traces.clone(), dropped.clone(), stop.clone());
-                work.push(Box::pin(run));
-                Some(Spans { drawn: Drawn::new(settings.sampler), sender, dropped })
+                work.push(Box::pin(otlp::run(receiver, client, traces.clone())));
+                Some(Spans { drawn: Drawn::new(settings.sampler), sender })
             }
             None => None,
         };
@@ -169,7 +166,8 @@ impl Observe {
             spans,
             payloads,
             shadows: shadows.map_err(|error| failed("start the thread of shadows", error))?,
-            ship: Ship::start(stop, work).map_err(|error| failed("start the thread that observes", error))?,
+            ship: Ship::start("observe", stop, work)
+                .map_err(|error| failed("start the thread that observes", error))?,
         })
     }
 
@@ -218,9 +216,8 @@ impl Observe {
         }
         if ids.is_some()
             && let Some(spans) = &self.spans
-            && spans.sender.try_send(record.clone()).is_err()
         {
-            spans.dropped.fetch_add(1, Relaxed);
+            spans.sender.offer(record.clone());
         }
         if is_kept {
             self.flight.keep(record);
@@ -254,9 +251,10 @@ impl Observe {
     /// Logs a call's payloads, where it was drawn.
     pub(crate) fn log(&self, tags: Option<Box<Tags>>, arrived: Instant, request: &[u8], reply: &Reply) {
         let (Some(payloads), Some(tags)) = (&self.payloads, tags) else { return };
-        let arrived = SystemTime::now().checked_sub(arrived.elapsed()).unwrap_or(SystemTime::UNIX_EPOCH);
+        let ended = SystemTime::now();
+        let arrived = ended.checked_sub(arrived.elapsed()).unwrap_or(SystemTime::UNIX_EPOCH);
         let is_answered = reply.status == 200;
-        payloads.log(tags, &Payload { arrived, request, response: &reply.body, is_answered });
+        payloads.log(tags, &Payload { arrived, ended, request, response: &reply.body, is_answered });
     }
 
     /// Adds the headers that were asked for.
@@ -273,7 +271,7 @@ impl Observe {
     /// Records that found no room, by sink.
     pub(crate) fn dropped(&self) -> Vec<(&'static str, u64)> {
         let access = self.access.as_ref().map(|access| ("access_log", access.dropped()));
-        let spans = self.spans.as_ref().map(|spans| ("spans", spans.dropped.load(Relaxed)));
+        let spans = self.spans.as_ref().map(|spans| ("spans", spans.sender.dropped()));
         let payloads = self.payloads.as_ref().map(|payloads| ("payloads", payloads.dropped()));
         let shadows = self.shadows.as_ref().map(|shadows| {
             let dropped = |pair: &Arc<shadow::Pair>| pair.seen.dropped.load(Relaxed);

@@ -5,21 +5,20 @@
 //!
 //! Not here: which calls are sampled (`trace`).
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, UNIX_EPOCH};
 
 use codecs::wire::{put_bytes, put_int, put_message, put_varint};
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
+use super::queue::{Bounds, Held, Receiver};
 use super::random;
 use super::record::Record;
 use crate::background;
 
 /// Calls in one message, at most.
 const BATCH: usize = 256;
+/// Calls whose spans wait, at most.
+const WAITING_MAX: usize = 2048;
 
 /// Where spans go and what they say of their server.
 #[derive(Clone, PartialEq, Eq)]
@@ -49,64 +48,36 @@ impl std::fmt::Debug for Settings {
     }
 }
 
-/// Sends records until `stop`, then what is left.
-pub(super) async fn run(
-    mut records: mpsc::Receiver<Record>,
-    client: reqwest::Client,
-    settings: Settings,
-    dropped: Arc<AtomicU64>,
-    stop: CancellationToken,
-) {
-    let mut batch = Vec::with_capacity(BATCH);
-    let mut is_failing = false;
-    loop {
-        tokio::select! {
-            biased;
-            () = stop.cancelled(), if !records.is_closed() => {
-                records.close();
-                continue;
-            }
-            count = records.recv_many(&mut batch, BATCH) => if count == 0 { return },
-        }
-        fill(&mut records, &mut batch, settings.delay, &stop).await;
-        let count = batch.len();
-        let sent = send(&client, &settings, &batch).await;
-        batch.clear();
-        if let Err(why) = &sent {
-            dropped.fetch_add(count as u64, Relaxed);
-            if !is_failing {
-                tracing::warn!(%why, "spans cannot be sent; they are dropped and counted");
-            }
-        }
-        is_failing = sent.is_err();
+impl Settings {
+    /// Of the queue of calls whose spans are to be sent.
+    pub(super) fn bounds(&self) -> Bounds {
+        let gather = self.delay.max(background::GATHER);
+        Bounds { items_max: WAITING_MAX, bytes_max: usize::MAX, enough: BATCH, gather }
     }
 }
 
-/// Waits for more to go along.
-async fn fill(
-    records: &mut mpsc::Receiver<Record>,
-    batch: &mut Vec<Record>,
-    delay: Duration,
-    stop: &CancellationToken,
-) {
-    let mut until = std::pin::pin!(tokio::time::sleep(delay));
-    while batch.len() < BATCH {
-        let room = BATCH - batch.len();
-        tokio::select! {
-            biased;
-            count = records.recv_many(batch, room) => if count == 0 { return },
-            () = stop.cancelled() => return,
-            () = until.as_mut() => return,
-        }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(background::GATHER) => {}
+/// Sends what comes, to the end.
+pub(super) async fn run(mut records: Receiver<Record>, client: reqwest::Client, settings: Settings) {
+    let mut handful = Vec::with_capacity(BATCH);
+    let (losses, mut is_failing) = (records.losses(), false);
+    while records.take(&mut handful).await {
+        while !handful.is_empty() {
+            let count = handful.len().min(BATCH);
+            let sent = send(&client, &settings, &handful[..count]).await;
+            handful.drain(..count);
+            if let Err(why) = &sent {
+                losses.add(count);
+                if !is_failing {
+                    tracing::warn!(%why, "spans cannot be sent; they are dropped and counted");
+                }
+            }
+            is_failing = sent.is_err();
         }
     }
 }
 
-async fn send(client: &reqwest::Client, settings: &Settings, batch: &[Record]) -> Result<(), String> {
-    let spans: Vec<Span> = batch.iter().flat_map(spans).collect();
+async fn send(client: &reqwest::Client, settings: &Settings, batch: &[Held<Record>]) -> Result<(), String> {
+    let spans: Vec<Span> = batch.iter().flat_map(|record| spans(&record.item)).collect();
     let (kind, body) = match settings.is_json {
         true => ("application/json", json_body(settings, &spans)),
         false => ("application/x-protobuf", protobuf_body(settings, &spans)),

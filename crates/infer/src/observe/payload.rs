@@ -1,31 +1,35 @@
 //! Payload logging: bodies of calls and of their answers as CloudEvents, the way KServe's agent sends them.
 //!
-//! Binary mode: attributes are headers, the body is the payload as it came. Upstream's queue holds 100 events and stops
-//! the calls when it is full; here a full queue drops what comes and counts it, before anything is copied.
+//! A call that was drawn costs a copy of its head and its bodies; all else is done by the thread that sends. Upstream's
+//! queue holds 100 events and stops the calls when it is full; here a full queue drops what comes and counts it, before
+//! anything is copied. Upstream sends each event for itself, and so does this: several may be on their way on one
+//! connection (`post`).
 //!
-//! Not here: CloudEvents that clients send to be predicted (`events`).
+//! Not here: what an event says (`event`), CloudEvents that clients send to be predicted (`events`).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::SystemTime;
 
-use bytes::Bytes;
-use futures::StreamExt;
-use tokio::sync::mpsc;
+use http::{HeaderMap, StatusCode};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::event::{Call, Event, Letter, Tags, Told};
+use super::post::{Line, Message, Outcome, Target};
+use super::queue::{Bounds, Losses, Receiver, Sender, queue};
 use super::random::Share;
+use super::ship::ANSWER_MAX;
 use crate::background;
-use crate::date::timestamp;
 use crate::routes::v2;
 
-/// Events that wait, at most.
-const WAITING_MAX: usize = 1024;
-/// Bytes of their bodies, at most.
-const BYTES_MAX: usize = 64 << 20;
-const REQUEST: &str = "org.kubeflow.serving.inference.request";
-const RESPONSE: &str = "org.kubeflow.serving.inference.response";
+/// Events that wait or are on their way, at most; their bytes; and calls that are enough to turn to them.
+const BOUNDS: Bounds =
+    Bounds { items_max: 1024, bytes_max: 64 << 20, enough: 256, gather: background::GATHER };
+/// Bytes of bodies that one connection carries at once, but for one that is larger.
+const BATCH_BYTES_MAX: usize = 1 << 20;
 
 /// What is logged.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -94,58 +98,18 @@ impl std::fmt::Debug for Settings {
     }
 }
 
-/// What the messages of a call over gRPC are called in their protocol.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Letter {
-    pub(crate) request: &'static str,
-    pub(crate) response: &'static str,
-}
-
-/// What a call's headers say that goes along.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Tags {
-    id: Option<String>,
-    /// Content types of the request and of the answer.
-    kinds: [String; 2],
-    metadata: String,
-    /// Bytes before an answer's payload that are its transport's.
-    prefix: usize,
-}
-
-/// An event on its way.
-struct Event {
-    kind: &'static str,
-    tags: Arc<Tags>,
-    id: Arc<str>,
-    time: SystemTime,
-    recorded: SystemTime,
-    body: Bytes,
-    _counted: Counted,
-}
-
-/// Bytes that wait.
-struct Counted(Arc<AtomicUsize>, usize);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.fetch_sub(self.1, Relaxed);
-    }
-}
-
 /// The queue.
 #[derive(Debug)]
 pub(crate) struct Payloads {
     mode: Mode,
     share: Share,
-    metadata_headers: Vec<String>,
-    sender: mpsc::Sender<Event>,
-    bytes: Arc<AtomicUsize>,
-    dropped: Arc<AtomicU64>,
+    sender: Sender<Call>,
 }
 
 /// One call's payloads: when, and the bodies.
 pub(crate) struct Payload<'a> {
     pub(crate) arrived: SystemTime,
+    pub(crate) ended: SystemTime,
     pub(crate) request: &'a [u8],
     pub(crate) response: &'a [u8],
     pub(crate) is_answered: bool,
@@ -158,184 +122,186 @@ impl Payloads {
         client: reqwest::Client,
         stop: CancellationToken,
     ) -> (Self, impl Future<Output = ()> + Send + use<>) {
-        let (sender, receiver) = mpsc::channel(WAITING_MAX);
-        let dropped = Arc::new(AtomicU64::new(0));
-        let payloads = Self {
-            mode: settings.mode,
-            share: Share::new(settings.share),
-            metadata_headers: settings.metadata_headers.clone(),
-            sender,
-            bytes: Arc::default(),
-            dropped: dropped.clone(),
+        let (sender, receiver) = queue(BOUNDS, stop);
+        let payloads = Self { mode: settings.mode, share: Share::new(settings.share), sender };
+        let target = Target::of(&settings.url);
+        let desk = Desk {
+            settings: settings.clone(),
+            target,
+            client,
+            losses: receiver.losses(),
+            waiting: Mutex::default(),
+            ready: Notify::new(),
+            is_over: AtomicBool::new(false),
+            is_failing: AtomicBool::new(false),
         };
-        (payloads, run(receiver, client, settings.clone(), dropped, stop))
+        (payloads, run(desk, receiver))
     }
 
-    /// Draws whether a call is logged, and reads what goes along from the request's head.
+    /// Draws whether a call is logged, and keeps the request's head, which was parsed before and is legal.
     pub(crate) fn draw(&self, head: &[u8]) -> Option<Box<Tags>> {
-        if !self.share.draw() {
-            return None;
-        }
-        // The head was parsed before and is legal.
-        let mut headers = [httparse::EMPTY_HEADER; 64];
-        let mut request = httparse::Request::new(&mut headers);
-        let _ = request.parse(head);
-        let headers = request.headers.iter().map(|header| (header.name, header.value));
-        Some(Box::new(tags(headers, &self.metadata_headers)))
+        self.share.draw().then(|| Box::new(Tags::Head(head.into())))
     }
 
     /// The same for a call over gRPC, whose payloads are its messages, without what frames them.
-    pub(crate) fn draw_letter<'a>(
-        &self,
-        letter: Letter,
-        headers: impl Iterator<Item = (&'a str, &'a [u8])>,
-    ) -> Option<Box<Tags>> {
-        if !self.share.draw() {
-            return None;
-        }
-        let kinds =
-            [letter.request, letter.response].map(|name| format!("application/protobuf; proto={name}"));
-        let prefix = codecs::grpc::frame::PREFIX;
-        Some(Box::new(Tags { kinds, prefix, ..tags(headers, &self.metadata_headers) }))
+    pub(crate) fn draw_letter(&self, letter: Letter, headers: &Arc<HeaderMap>) -> Option<Box<Tags>> {
+        self.share.draw().then(|| Box::new(Tags::Letter(letter, headers.clone())))
     }
 
     /// Events that were dropped.
     pub(crate) fn dropped(&self) -> u64 {
-        self.dropped.load(Relaxed)
+        self.sender.dropped()
     }
 
     /// Logs a call that ended. The answer of a call that failed is not logged, as upstream has it.
     pub(crate) fn log(&self, tags: Box<Tags>, payload: &Payload<'_>) {
-        let tags: Arc<Tags> = tags.into();
-        let id: Arc<str> = match &tags.id {
-            Some(id) => id.as_str().into(),
-            None => v2::Ids::default().next().into(),
-        };
-        if self.mode != Mode::Response {
-            self.push(REQUEST, &tags, &id, payload.arrived, payload.request);
-        }
-        if self.mode != Mode::Request && payload.is_answered {
-            let response = payload.response.get(tags.prefix..).unwrap_or_default();
-            self.push(RESPONSE, &tags, &id, SystemTime::now(), response);
-        }
-    }
-
-    fn push(&self, kind: &'static str, tags: &Arc<Tags>, id: &Arc<str>, time: SystemTime, body: &[u8]) {
-        let before = self.bytes.fetch_add(body.len(), Relaxed);
-        let counted = Counted(self.bytes.clone(), body.len());
-        let permit = self.sender.try_reserve();
-        let (Ok(permit), true) = (permit, before + body.len() <= BYTES_MAX) else {
-            self.dropped.fetch_add(1, Relaxed);
+        let response = payload.response.get(tags.prefix()..).unwrap_or_default();
+        let request = (self.mode != Mode::Response).then_some(payload.request);
+        let response = (self.mode != Mode::Request && payload.is_answered).then_some(response);
+        let bodies = [request, response];
+        let bytes = bodies.iter().flatten().map(|body| body.len()).sum::<usize>() + tags.bytes();
+        let events = bodies.iter().flatten().count();
+        if events == 0 {
             return;
-        };
-        let recorded = SystemTime::now();
-        let body = Bytes::copy_from_slice(body);
-        let (tags, id) = (tags.clone(), id.clone());
-        permit.send(Event { kind, tags, id, time, recorded, body, _counted: counted });
+        }
+        if let Some(place) = self.sender.place(events, bytes) {
+            self.sender.send(place, Call::new(tags, payload.arrived, payload.ended, bodies));
+        }
     }
 }
 
-/// Reads the headers that go along.
-fn tags<'a>(headers: impl Iterator<Item = (&'a str, &'a [u8])>, wanted: &[String]) -> Tags {
-    let mut tags = Tags::default();
-    let mut metadata = serde_json::Map::new();
-    for (header, value) in headers {
-        let Ok(value) = std::str::from_utf8(value) else { continue };
-        if header.eq_ignore_ascii_case("ce-id") {
-            tags.id = Some(value.trim().to_owned());
-        } else if header.eq_ignore_ascii_case("content-type") {
-            tags.kinds = [value.trim().to_owned(), value.trim().to_owned()];
-        }
-        if let Some(name) = wanted.iter().find(|name| name.eq_ignore_ascii_case(header)) {
-            // Upstream gives a list for each header, and a header may come several times.
-            let all = metadata.entry(name.as_str()).or_insert_with(|| serde_json::json!([]));
-            all.as_array_mut().into_iter().for_each(|all| all.push(value.trim().into()));
-        }
-    }
-    tags.metadata = serde_json::Value::Object(metadata).to_string();
-    tags
-}
-
-async fn run(
-    receiver: mpsc::Receiver<Event>,
-    client: reqwest::Client,
+/// What those who send share.
+struct Desk {
     settings: Settings,
-    dropped: Arc<AtomicU64>,
-    stop: CancellationToken,
-) {
-    let begun = (receiver, stop, VecDeque::new());
-    let events = futures::stream::unfold(begun, |(mut receiver, stop, mut gathered)| async move {
-        if gathered.is_empty() {
-            gather(&mut receiver, &stop, &mut gathered).await;
+    /// Where lean connections will do.
+    target: Option<Target>,
+    client: reqwest::Client,
+    losses: Losses,
+    /// Gathered, and bounded by the queue that they came from.
+    waiting: Mutex<VecDeque<Event>>,
+    ready: Notify,
+    is_over: AtomicBool,
+    is_failing: AtomicBool,
+}
+
+async fn run(desk: Desk, calls: Receiver<Call>) {
+    let workers = (0..desk.settings.workers.max(1)).map(|_| desk.work());
+    futures::join!(desk.gather(calls), futures::future::join_all(workers));
+}
+
+impl Desk {
+    /// Makes events of calls, to the end.
+    async fn gather(&self, mut calls: Receiver<Call>) {
+        let (mut handful, mut ids) = (Vec::new(), v2::Ids::default());
+        while calls.take(&mut handful).await {
+            let mut waiting = self.waiting.lock();
+            for call in handful.drain(..) {
+                let told = Told::of(call, &self.settings.metadata_headers, &mut ids);
+                waiting.extend(Event::all_of(&told));
+            }
+            drop(waiting);
+            self.ready.notify_last();
         }
-        gathered.pop_front().map(|event| (event, (receiver, stop, gathered)))
-    });
-    let is_failing = std::sync::atomic::AtomicBool::new(false);
-    let (client, settings, is_failing) = (&client, &settings, &is_failing);
-    let dropped = &dropped;
-    events
-        .for_each_concurrent(settings.workers.max(1), |event| async move {
-            let sent = send(client, settings, event).await;
-            if let Err(why) = &sent {
-                dropped.fetch_add(1, Relaxed);
-                if !is_failing.load(Relaxed) {
-                    tracing::warn!(%why, "payloads cannot be logged; they are dropped and counted");
+        self.is_over.store(true, Relaxed);
+        self.ready.notify_waiters();
+    }
+
+    /// Sends events over one connection, to the end.
+    async fn work(&self) {
+        let mut line = Line::new(ANSWER_MAX);
+        let (mut batch, mut outcomes) = (VecDeque::new(), Vec::new());
+        loop {
+            let ready = self.ready.notified();
+            self.pick(line.depth(), &mut batch);
+            if batch.is_empty() {
+                if self.is_over.load(Relaxed) {
+                    return;
+                }
+                ready.await;
+                continue;
+            }
+            match &self.target {
+                Some(target) => line.send(target, &mut batch, &mut outcomes).await,
+                None => {
+                    for post in batch.drain(..) {
+                        let outcome = self.send_generally(&post).await;
+                        outcomes.push((post, outcome));
+                    }
                 }
             }
-            is_failing.store(sent.is_err(), Relaxed);
-        })
-        .await;
-}
-
-/// Waits for an event and takes what comes with it; none when there will be no more.
-async fn gather(
-    receiver: &mut mpsc::Receiver<Event>,
-    stop: &CancellationToken,
-    gathered: &mut VecDeque<Event>,
-) {
-    let first = tokio::select! {
-        biased;
-        () = stop.cancelled() => None,
-        first = receiver.recv() => first,
-    };
-    if first.is_some() {
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = tokio::time::sleep(background::GATHER) => {}
+            for (post, outcome) in outcomes.drain(..) {
+                self.settle(&post, outcome).await;
+            }
         }
     }
-    if stop.is_cancelled() {
-        receiver.close();
+
+    /// Takes as many events as fit; the next worker may take the rest.
+    fn pick<'a>(&'a self, count: usize, batch: &mut VecDeque<Post<'a>>) {
+        let mut waiting = self.waiting.lock();
+        let mut bytes = 0;
+        while batch.len() < count
+            && let Some(event) = waiting.front()
+            && (bytes == 0 || bytes + event.body().len() <= BATCH_BYTES_MAX)
+        {
+            bytes += event.body().len();
+            batch.extend(waiting.pop_front().map(|event| Post { event, settings: &self.settings }));
+        }
+        if !waiting.is_empty() {
+            self.ready.notify_last();
+        }
     }
-    gathered.extend(first);
-    while let Ok(event) = receiver.try_recv() {
-        gathered.push_back(event);
+
+    /// Counts an event that did not get there, and sends one again whose receiver is elsewhere.
+    async fn settle(&self, post: &Post<'_>, outcome: Outcome) {
+        let outcome = match outcome {
+            Ok(300..=399) if self.target.is_some() => self.send_generally(post).await,
+            outcome => outcome,
+        };
+        let why = match outcome {
+            Ok(200..=299) => None,
+            Ok(status) => {
+                let known = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
+                Some(format!("the log answers {status} {}", known.unwrap_or_default()))
+            }
+            Err(why) => Some(why),
+        };
+        let is_failing = why.is_some();
+        if let Some(why) = why {
+            self.losses.add(1);
+            if !self.is_failing.load(Relaxed) {
+                tracing::warn!(%why, "payloads cannot be logged; they are dropped and counted");
+            }
+        }
+        self.is_failing.store(is_failing, Relaxed);
+    }
+
+    /// Sends an event by a client that knows TLS, proxies and redirections.
+    async fn send_generally(&self, post: &Post<'_>) -> Outcome {
+        let mut headers = Vec::with_capacity(512);
+        post.put_headers(&mut headers);
+        let mut request = self.client.post(&self.settings.url).body(post.body().to_vec());
+        for line in headers.split(|byte| *byte == b'\n') {
+            let Some(at) = line.iter().position(|byte| *byte == b':') else { continue };
+            request = request.header(&line[..at], line[at + 1..].trim_ascii());
+        }
+        // The error's text would repeat the URL, which may hold a password.
+        let answer = request.send().await.map_err(|error| error.without_url().to_string())?;
+        Ok(answer.status().as_u16())
     }
 }
 
-async fn send(client: &reqwest::Client, settings: &Settings, event: Event) -> Result<(), String> {
-    let kind = match &event.tags.kinds[usize::from(event.kind == RESPONSE)] {
-        kind if kind.is_empty() => "application/json",
-        kind => kind,
-    };
-    let request = client
-        .post(&settings.url)
-        .header("content-type", kind)
-        .header("ce-specversion", "1.0")
-        .header("ce-id", &*event.id)
-        .header("ce-type", event.kind)
-        .header("ce-source", &settings.source)
-        .header("ce-time", timestamp(event.time))
-        .header("ce-recordedtime", timestamp(event.recorded))
-        .header("ce-inferenceservicename", &settings.inference_service)
-        .header("ce-namespace", &settings.namespace)
-        .header("ce-component", &settings.component)
-        .header("ce-endpoint", &settings.endpoint)
-        .header("ce-metadata", &event.tags.metadata)
-        .body(event.body.clone());
-    let answer = request.send().await.map_err(|error| error.without_url().to_string())?;
-    match answer.status() {
-        status if status.is_success() => Ok(()),
-        status => Err(format!("the log answers {status}")),
+/// An event with all that it says.
+struct Post<'a> {
+    event: Event,
+    settings: &'a Settings,
+}
+
+impl Message for Post<'_> {
+    fn put_headers(&self, out: &mut Vec<u8>) {
+        self.event.put_headers(self.settings, out);
+    }
+
+    fn body(&self) -> &[u8] {
+        self.event.body()
     }
 }

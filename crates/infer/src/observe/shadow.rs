@@ -15,12 +15,14 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use bytes::Bytes;
-use crossbeam_channel::{Receiver, Sender, bounded};
 use models::{DType, Outputs, Tensor};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
+use super::queue::{Bounds, Receiver, Sender, queue};
 use super::random::Share;
+use super::ship::Ship;
 use super::watch::nanos;
 use crate::background;
 use crate::drive;
@@ -31,8 +33,9 @@ use crate::refusal::Refusal;
 use crate::repository::{Repository, Which};
 use crate::served::Served;
 
-/// Copies that wait, at most.
-const WAITING_MAX: usize = 64;
+/// Copies that wait, at most, and as many as are worked on without more waiting.
+const BOUNDS: Bounds =
+    Bounds { items_max: 64, bytes_max: usize::MAX, enough: 32, gather: background::GATHER };
 /// Bytes of a body that is copied, at most.
 const BODY_MAX: usize = 4 << 20;
 /// Differences that are kept as examples of each pair.
@@ -152,8 +155,10 @@ impl Shadows {
         let pair = |rule: &Rule| {
             Arc::new(Pair { rule: rule.clone(), share: Share::new(rule.share), seen: Seen::default() })
         };
-        let (sender, receiver) = bounded(WAITING_MAX);
-        std::thread::Builder::new().name("shadow".into()).spawn(move || run(&receiver, &repository))?;
+        let stop = CancellationToken::new();
+        let (sender, receiver) = queue(BOUNDS, stop.clone());
+        // It ends when the last call's end of the queue is gone; no end of a server waits for shadows.
+        Ship::start("shadow", stop, vec![Box::pin(run(receiver, repository))])?;
         Ok(Some(Self { pairs: rules.iter().map(pair).collect(), sender }))
     }
 
@@ -171,10 +176,11 @@ impl Shadows {
         if !pair.share.draw() {
             return;
         }
-        if self.sender.is_full() || call.body.len() > BODY_MAX {
+        let place = if call.body.len() > BODY_MAX { None } else { self.sender.place(1, call.body.len()) };
+        let Some(place) = place else {
             pair.seen.dropped.fetch_add(1, Relaxed);
             return;
-        }
+        };
         let (protocol, meta, predict) = (call.protocol.another(), *call.meta, call.predict);
         let body = Bytes::copy_from_slice(call.body);
         let outputs: Vec<Tensor<'static>> = call.outputs.tensors().iter().map(Tensor::to_static).collect();
@@ -183,27 +189,16 @@ impl Shadows {
             let outcome = ask(&own.rule, repository, protocol, &body, &meta, scratch);
             own.take(outcome, &outputs, scratch, predict);
         });
-        if self.sender.try_send(copy).is_err() {
-            pair.seen.dropped.fetch_add(1, Relaxed);
-        }
+        self.sender.send(place, copy);
     }
 }
 
-/// Waits for as long as work gathers, or until there is enough of it.
-fn gather(copies: &Receiver<Duplicate>) {
-    let until = Instant::now() + background::GATHER;
-    while copies.len() < WAITING_MAX / 2 && Instant::now() < until {
-        std::thread::sleep(background::GATHER / 10);
-    }
-}
-
-fn run(copies: &Receiver<Duplicate>, repository: &Repository) {
-    background::lower();
-    let mut outputs = Outputs::new();
-    while let Ok(first) = copies.recv() {
-        gather(copies);
-        for copy in std::iter::once(first).chain(copies.try_iter()) {
-            let ask = std::panic::AssertUnwindSafe(|| copy(repository, &mut outputs));
+/// Works on what comes. The thread is the shadows' own, so that an evaluation may block it.
+async fn run(mut copies: Receiver<Duplicate>, repository: Repository) {
+    let (mut handful, mut outputs) = (Vec::new(), Outputs::new());
+    while copies.take(&mut handful).await {
+        for copy in handful.drain(..) {
+            let ask = std::panic::AssertUnwindSafe(|| (copy.item)(&repository, &mut outputs));
             if std::panic::catch_unwind(ask).is_err() {
                 tracing::error!("a shadow's evaluation panicked");
             }

@@ -1,9 +1,9 @@
-//! The thread that sends what was observed to others: spans to a collector, payloads to a log.
+//! The threads that tell others what was observed: lines to a log, spans to a collector, payloads to a log, shadows.
 //!
-//! It has an event loop of its own and the lowest priority, so that observing yields to serving: what it cannot send in
-//! time stays in a bounded queue until that is full, and is then dropped and counted.
+//! Each has an event loop of its own and the lowest priority, so that observing yields to serving: what it cannot tell
+//! in time stays in a bounded queue until that is full, and is then dropped and counted.
 //!
-//! Not here: what is sent (`otlp`, `payload`).
+//! Not here: what is told (`access`, `otlp`, `payload`, `shadow`).
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -13,15 +13,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::background;
 
-/// How long the end of the server waits for what is still to be sent.
+/// How long the end of the server waits for what is still to be told.
 const END_MAX: Duration = Duration::from_secs(3);
 /// How long another server may take for one message.
-const ANSWER_MAX: Duration = Duration::from_secs(10);
+pub(super) const ANSWER_MAX: Duration = Duration::from_secs(10);
 
-/// Something that sends until it is told to end, and then what it still has.
+/// Something that tells until it is told to end, and then what it still has.
 pub(super) type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// The thread.
+/// A thread.
 #[derive(Debug)]
 pub(super) struct Ship {
     stop: CancellationToken,
@@ -30,13 +30,17 @@ pub(super) struct Ship {
 
 impl Ship {
     /// Starts it with all it will ever do; nothing is started for nothing.
-    pub(super) fn start(stop: CancellationToken, all: Vec<Work>) -> std::io::Result<Option<Self>> {
+    pub(super) fn start(
+        name: &str,
+        stop: CancellationToken,
+        all: Vec<Work>,
+    ) -> std::io::Result<Option<Self>> {
         if all.is_empty() {
             return Ok(None);
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (alive, ended) = bounded::<()>(0);
-        std::thread::Builder::new().name("observe".into()).spawn(move || {
+        std::thread::Builder::new().name(name.into()).spawn(move || {
             background::lower();
             runtime.block_on(futures::future::join_all(all));
             drop(alive);
@@ -44,7 +48,7 @@ impl Ship {
         Ok(Some(Self { stop, ended }))
     }
 
-    /// Sends what waits and ends. Blocks, though not for long.
+    /// Tells what waits and ends. Blocks, though not for long.
     pub(super) fn end(&self) {
         self.stop.cancel();
         let _ = self.ended.recv_timeout(END_MAX);
