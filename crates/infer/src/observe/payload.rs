@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::event::{Call, Event, Letter, Tags, Told};
-use super::post::{Line, Message, Outcome, Target};
+use super::post::{Line, Message, Outcome, QUICK, Target};
 use super::queue::{Bounds, Losses, Receiver, Sender, queue};
 use super::random::Share;
 use super::ship::ANSWER_MAX;
@@ -208,7 +208,7 @@ impl Desk {
 
     /// Sends events over one connection, to the end.
     async fn work(&self) {
-        let mut line = Line::new(ANSWER_MAX);
+        let mut line = Line::new(ANSWER_MAX, QUICK);
         let (mut batch, mut outcomes) = (VecDeque::new(), Vec::new());
         loop {
             let ready = self.ready.notified();

@@ -26,8 +26,8 @@ use super::answer::{self, Input};
 
 /// Messages that are written before the first of their answers, at most.
 const DEPTH_MAX: usize = 64;
-/// A receiver that answers in that time is quick.
-const QUICK: Duration = Duration::from_millis(100);
+/// A receiver that answers what it got at once in that time is quick.
+pub(super) const QUICK: Duration = Duration::from_millis(100);
 /// Bytes of a body that are copied beside its head; a larger one is written from where it lies.
 const COPY_MAX: usize = 16 << 10;
 /// A connection that was kept for longer may be gone without a word.
@@ -96,6 +96,8 @@ pub(super) enum End {
 pub(super) struct Line {
     /// How long an answer may take.
     patience: Duration,
+    /// A receiver that answers a round in that time is quick.
+    quick: Duration,
     kept: Option<(TcpStream, Instant)>,
     depth: usize,
     out: Vec<u8>,
@@ -105,8 +107,16 @@ pub(super) struct Line {
 
 impl Line {
     /// One that connects when there is something to send.
-    pub(super) fn new(patience: Duration) -> Self {
-        Self { patience, kept: None, depth: 1, out: Vec::new(), input: Input::default(), answers: Vec::new() }
+    pub(super) fn new(patience: Duration, quick: Duration) -> Self {
+        Self {
+            patience,
+            quick,
+            kept: None,
+            depth: 1,
+            out: Vec::new(),
+            input: Input::default(),
+            answers: Vec::new(),
+        }
     }
 
     /// How many messages it writes at once.
@@ -140,7 +150,7 @@ impl Line {
             match end {
                 End::Open => {
                     let now = Instant::now();
-                    let is_quick = now.duration_since(begun) < QUICK;
+                    let is_quick = now.duration_since(begun) < self.quick;
                     self.depth =
                         if is_quick { (count * 2).clamp(self.depth, DEPTH_MAX) } else { count.div_ceil(2) };
                     self.kept = Some((stream, now));

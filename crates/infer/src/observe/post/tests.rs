@@ -6,6 +6,7 @@ use std::sync::mpsc::{Receiver, channel};
 
 use super::*;
 
+/// Longer than any test: whoever is waited for is patient, and whoever answers is quick, however busy the machine is.
 const LONG: Duration = Duration::from_secs(60);
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
@@ -130,7 +131,7 @@ fn all_are_answered(outcomes: &[(String, Outcome)]) {
 #[tokio::test]
 async fn one_connection_carries_more_and_more_at_once() {
     let (target, came) = receiver(|_, _| Do::Answer(OK.into()));
-    let mut line = Line::new(LONG);
+    let mut line = Line::new(LONG, LONG);
     all_are_answered(&send(&mut line, &target, &SEVEN).await);
     assert_eq!((line.depth(), seen(&came)), (8, on([0; 7])));
     for _ in 0..6 {
@@ -142,6 +143,15 @@ async fn one_connection_carries_more_and_more_at_once() {
 }
 
 #[tokio::test]
+async fn a_slow_receiver_gets_one_message_at_a_time() {
+    let (target, came) = receiver(|_, _| Do::Answer(OK.into()));
+    let mut line = Line::new(LONG, Duration::ZERO);
+    line.depth = 8;
+    all_are_answered(&send(&mut line, &target, &SEVEN).await);
+    assert_eq!((line.depth(), seen(&came)), (1, on([0; 7])));
+}
+
+#[tokio::test]
 async fn receivers_that_close_with_each_answer_get_each_message_once() {
     for last in [
         "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok",
@@ -149,7 +159,7 @@ async fn receivers_that_close_with_each_answer_get_each_message_once() {
         "HTTP/1.1 200 OK\r\n\r\nhow long this is nobody says",
     ] {
         let (target, came) = receiver(move |_, _| Do::Last(last.into()));
-        all_are_answered(&send(&mut Line::new(LONG), &target, &SEVEN).await);
+        all_are_answered(&send(&mut Line::new(LONG, LONG), &target, &SEVEN).await);
         assert_eq!(seen(&came), on([0, 1, 2, 3, 4, 5, 6]), "{last}");
     }
 }
@@ -161,7 +171,7 @@ async fn what_a_closed_connection_did_not_answer_is_sent_once_more() {
         (0, 4) => Do::Close,
         _ => Do::Answer(OK.into()),
     });
-    all_are_answered(&send(&mut Line::new(LONG), &target, &SEVEN).await);
+    all_are_answered(&send(&mut Line::new(LONG, LONG), &target, &SEVEN).await);
     let mut seen = seen(&came);
     assert_eq!(seen.remove(4), (0, "4".to_owned()), "it was sent before, too");
     assert_eq!(seen, on([0, 0, 0, 0, 1, 1, 1]));
@@ -173,7 +183,7 @@ async fn a_message_that_is_never_answered_is_lost_and_the_others_are_not() {
         0..3 => Do::Close,
         _ => Do::Answer(OK.into()),
     });
-    let outcomes = send(&mut Line::new(LONG), &target, &["a", "b", "c", "d"]).await;
+    let outcomes = send(&mut Line::new(LONG, LONG), &target, &["a", "b", "c", "d"]).await;
     let lost: Vec<bool> = outcomes.iter().map(|(_, outcome)| outcome.is_err()).collect();
     // Nothing says that a new connection was given up, so nothing is sent on another.
     assert_eq!(lost, [true, true, true, false]);
@@ -186,7 +196,7 @@ async fn a_connection_that_was_closed_while_it_was_kept_costs_no_message() {
         0 => Do::Last(OK.into()),
         _ => Do::Answer(OK.into()),
     });
-    let mut line = Line::new(LONG);
+    let mut line = Line::new(LONG, LONG);
     assert_eq!(send(&mut line, &target, &["a"]).await, [("a".to_owned(), Ok(200))]);
     // The receiver closes now or soon: either is seen before a message or after it.
     assert_eq!(send(&mut line, &target, &["b"]).await, [("b".to_owned(), Ok(200))]);
@@ -208,7 +218,7 @@ async fn bodies_of_answers_are_passed_over_however_they_come() {
             count => answers[count % 4].into(),
         })
     });
-    let outcomes = send(&mut Line::new(LONG), &target, &SEVEN).await;
+    let outcomes = send(&mut Line::new(LONG, LONG), &target, &SEVEN).await;
     let statuses: Vec<u16> = outcomes.into_iter().map(|(_, outcome)| outcome.expect("answered")).collect();
     assert_eq!(statuses, [200, 204, 503, 200, 202, 204, 503]);
     assert_eq!(seen(&came), on([0; 7]));
@@ -220,15 +230,15 @@ async fn no_answer_and_none_that_is_legal_are_told_apart() {
     let illegal = ["SSH-2.0\r\n\r\n".to_owned(), "HTTP/1.1 101 Other\r\n\r\n".to_owned(), long];
     for (text, word) in illegal.into_iter().zip(["no legal", "another protocol", "too long"]) {
         let (target, _came) = receiver(move |_, _| Do::Answer(text.clone()));
-        let outcomes = send(&mut Line::new(LONG), &target, &["a"]).await;
+        let outcomes = send(&mut Line::new(LONG, LONG), &target, &["a"]).await;
         assert!(matches!(&outcomes[0].1, Err(why) if why.contains(word)), "{word}: {:?}", outcomes[0].1);
     }
     let (target, _came) = receiver(|_, _| Do::Hang);
-    let outcomes = send(&mut Line::new(Duration::from_millis(20)), &target, &["a"]).await;
+    let outcomes = send(&mut Line::new(Duration::from_millis(20), LONG), &target, &["a"]).await;
     assert!(matches!(&outcomes[0].1, Err(why) if why.contains("no answer")), "{:?}", outcomes[0].1);
     let gone = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
     let target = Target::of(&format!("http://{gone}")).expect("a plain URL");
-    let outcomes = send(&mut Line::new(LONG), &target, &["a", "b"]).await;
+    let outcomes = send(&mut Line::new(LONG, LONG), &target, &["a", "b"]).await;
     assert!(outcomes.iter().all(|(_, outcome)| matches!(outcome, Err(why) if why.contains("connect"))));
 }
 
@@ -238,7 +248,7 @@ async fn large_messages_and_large_answers_meet_without_a_standstill() {
     let (target, came) = receiver(move |_, _| Do::Answer(answer.clone()));
     let mut batch: VecDeque<Text> = (0..8).map(|at| Text(vec![at; 2_000_000])).collect();
     let mut outcomes = Vec::new();
-    Line::new(LONG).send(&target, &mut batch, &mut outcomes).await;
+    Line::new(LONG, LONG).send(&target, &mut batch, &mut outcomes).await;
     assert!(outcomes.len() == 8 && outcomes.iter().all(|(_, outcome)| *outcome == Ok(200)));
     let came: Vec<(usize, Vec<u8>)> = came.try_iter().collect();
     assert!(came.iter().enumerate().all(|(at, (_, body))| *body == vec![at as u8; 2_000_000]));
