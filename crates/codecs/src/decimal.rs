@@ -66,8 +66,57 @@ pub(crate) fn short(text: &[u8]) -> Option<Short> {
     Some(Short { is_negative, digits, fraction, len: len + usize::from(is_negative) })
 }
 
-/// Eight digits, the first in the lowest byte, as a number: pairs, then fours, then all.
+/// The number that is all of the first `len` bytes of `text`, where it is short and as JSON writes it; else `None`.
+#[inline(always)]
+pub(crate) fn whole(text: &[u8; WINDOW + 1], len: usize) -> Option<Short> {
+    let is_negative = text[0] == b'-';
+    let unsigned = len.wrapping_sub(usize::from(is_negative));
+    if unsigned.wrapping_sub(1) >= WINDOW {
+        return None;
+    }
+    let at = usize::from(is_negative);
+    let word = u64::from_le_bytes(*text[at..].first_chunk()?);
+    // Zeros come before the first digit, which is at this bit.
+    let start = (WINDOW * 8) as u32 - 8 * unsigned as u32;
+    let values = (word ^ each(b'0')) << (start & 63);
+    let others = (((values & !HIGH) + each(0x76)) | values) & HIGH;
+    let zero_first = (word as u8 == b'0') as u32;
+    if others == 0 {
+        let is_fine = unsigned < WINDOW && (unsigned == 1 || zero_first == 0);
+        return is_fine.then(|| Short { is_negative, digits: eight(values), fraction: 0, len });
+    }
+    // The lowest bit of the point's byte.
+    let point = others >> 7;
+    let at = point.trailing_zeros();
+    let is_point = others & (others - 1) == 0 && (values >> at) as u8 == b'.' ^ b'0';
+    if !is_point || at == 56 || at < start + 8 || (at > start + 8) & (zero_first == 1) {
+        return None;
+    }
+    // The digits before the point move to where it was.
+    let before = values & (point - 1);
+    let digits = (values & (point << 8).wrapping_neg()) | before << 8;
+    Some(Short { is_negative, digits: eight(digits), fraction: (7 - at / 8) as usize, len })
+}
+
+/// Bytes of a text whose commas are found together.
+pub(crate) const BLOCK: usize = 64;
+
+/// Which bytes are commas: the lowest bit is the first byte's.
 #[inline]
+pub(crate) fn commas(block: &[u8; BLOCK]) -> u64 {
+    let (words, _) = block.as_chunks::<WINDOW>();
+    words.iter().rev().fold(0, |found, word| {
+        let others = u64::from_le_bytes(*word) ^ each(b',');
+        // The high bit of each byte that is zero: no carry leaves a byte.
+        let zeros = !(((others & !HIGH) + !HIGH) | others | !HIGH);
+        // The product brings the eight bits side by side into its highest byte.
+        const GATHER: u64 = 0x0102_0408_1020_4080;
+        found << WINDOW | (zeros >> 7).wrapping_mul(GATHER) >> 56
+    })
+}
+
+/// Eight digits, the first in the lowest byte, as a number: pairs, then fours, then all.
+#[inline(always)]
 fn eight(digits: u64) -> u32 {
     let pairs = digits.wrapping_mul(10).wrapping_add(digits >> 8);
     const PAIR: u64 = 0x0000_00ff_0000_00ff;
@@ -130,14 +179,33 @@ mod tests {
 
     proptest! {
         #[test]
+        fn commas_are_where_they_are(block: [u8; 32], commas: u64) {
+            let mut bytes = [0; BLOCK];
+            for (at, byte) in bytes.iter_mut().enumerate() {
+                *byte = if commas >> at & 1 == 1 { b',' } else { block[at % 32] };
+            }
+            let want = (0..BLOCK).filter(|at| bytes[*at] == b',').fold(0, |all, at| all | 1_u64 << at);
+            prop_assert_eq!(super::commas(&bytes), want);
+        }
+
+        #[test]
         fn a_short_number_is_what_its_text_says(
             is_negative: bool, digits in 0_u32..1_000_000, fraction in 0_usize..6, after in "[,\\] }][ 0-9]{8}") {
             let plain = format!("{digits:0width$}", width = fraction + 1);
             let (whole, behind) = plain.split_at(plain.len() - fraction);
             let point = if fraction == 0 { "" } else { "." };
             let number = format!("{}{whole}{point}{behind}", if is_negative { "-" } else { "" });
-            let seen = of(&format!("{number}{after}"));
-            prop_assert_eq!(seen, Some(Short { is_negative, digits, fraction, len: number.len() }));
+            let text = format!("{number}{after}");
+            let want = Some(Short { is_negative, digits, fraction, len: number.len() });
+            prop_assert_eq!(of(&text), want);
+            prop_assert_eq!(super::whole(format!("{text} ").as_bytes().first_chunk().expect("long"), number.len()), want);
+        }
+
+        #[test]
+        fn what_ends_is_read_as_what_goes_on(number in "-{0,2}[0-9.e,]{0,9}", after in "[,x]") {
+            let text = format!("{number}{after}         ");
+            let short = of(&text).filter(|short| short.len == number.len());
+            prop_assert_eq!(super::whole(text.as_bytes().first_chunk().expect("long"), number.len()), short);
         }
     }
 }

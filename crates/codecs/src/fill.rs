@@ -7,11 +7,13 @@
 //!
 //! Not here: what the shape should be.
 
+use std::marker::PhantomData;
+
 use base64::Engine as _;
 use models::{DType, RANK_MAX, Shape};
 
 use crate::call::Arena;
-use crate::json::{Cursor, JsonError};
+use crate::json::{Cursor, Float, JsonError};
 
 /// How a protocol spells what is not a plain number or text.
 #[derive(Debug, Clone, Copy)]
@@ -69,7 +71,7 @@ pub(crate) fn read(
 ) -> Result<(), JsonError> {
     macro_rules! signed {
         ($type:ty) => {
-            walk(cursor, 0, found, &mut |cursor| {
+            walk(cursor, 0, found, &mut |cursor: &mut Cursor<'_>| {
                 let (negative, magnitude) = cursor.integer()?;
                 let wide = if negative { -i128::from(magnitude) } else { i128::from(magnitude) };
                 match <$type>::try_from(wide) {
@@ -80,16 +82,8 @@ pub(crate) fn read(
         };
     }
     match dtype {
-        DType::F64 => walk(cursor, 0, found, &mut |cursor| {
-            let number = if rules.nulls && cursor.null() { f64::NAN } else { cursor.float()? };
-            arena.push(number);
-            Ok(())
-        }),
-        DType::F32 => walk(cursor, 0, found, &mut |cursor| {
-            let number = if rules.nulls && cursor.null() { f32::NAN } else { cursor.float()? };
-            arena.push(number);
-            Ok(())
-        }),
+        DType::F64 => walk(cursor, 0, found, &mut Floats::<f64> { arena, rules, is: PhantomData }),
+        DType::F32 => walk(cursor, 0, found, &mut Floats::<f32> { arena, rules, is: PhantomData }),
         DType::I8 => signed!(i8),
         DType::I16 => signed!(i16),
         DType::I32 => signed!(i32),
@@ -98,14 +92,52 @@ pub(crate) fn read(
         DType::U16 => signed!(u16),
         DType::U32 => signed!(u32),
         DType::U64 => signed!(u64),
-        DType::Bool => walk(cursor, 0, found, &mut |cursor| {
+        DType::Bool => walk(cursor, 0, found, &mut |cursor: &mut Cursor<'_>| {
             arena.push(u8::from(cursor.truth()?));
             Ok(())
         }),
-        DType::Text => walk(cursor, 0, found, &mut |cursor| text(cursor, rules, arena)),
+        DType::Text => walk(cursor, 0, found, &mut |cursor: &mut Cursor<'_>| text(cursor, rules, arena)),
         DType::F16 | DType::BF16 => {
             cursor.error("FP16 and BF16 have no form in JSON, send them as raw bytes")
         }
+    }
+}
+
+/// Reads elements of one type.
+trait Elements {
+    /// One.
+    fn one(&mut self, cursor: &mut Cursor<'_>) -> Result<(), JsonError>;
+
+    /// As many of a list as can be read at once, each with the comma behind it.
+    fn many(&mut self, _: &mut Cursor<'_>) -> usize {
+        0
+    }
+}
+
+impl<F: FnMut(&mut Cursor<'_>) -> Result<(), JsonError>> Elements for F {
+    fn one(&mut self, cursor: &mut Cursor<'_>) -> Result<(), JsonError> {
+        self(cursor)
+    }
+}
+
+struct Floats<'a, T> {
+    arena: &'a mut Arena,
+    rules: Rules,
+    is: PhantomData<T>,
+}
+
+impl<T: Float + bytemuck::NoUninit> Elements for Floats<'_, T> {
+    #[inline]
+    fn one(&mut self, cursor: &mut Cursor<'_>) -> Result<(), JsonError> {
+        let is_null = self.rules.nulls && cursor.null();
+        let number = if is_null { T::NOT_A_NUMBER } else { cursor.float()? };
+        self.arena.push(number);
+        Ok(())
+    }
+
+    #[inline]
+    fn many(&mut self, cursor: &mut Cursor<'_>) -> usize {
+        cursor.numbers::<T>(|number| self.arena.push(number))
     }
 }
 
@@ -113,14 +145,14 @@ fn walk(
     cursor: &mut Cursor<'_>,
     level: usize,
     found: &mut Found,
-    element: &mut impl FnMut(&mut Cursor<'_>) -> Result<(), JsonError>,
+    elements: &mut impl Elements,
 ) -> Result<(), JsonError> {
     if cursor.peek() != Some(b'[') {
         match found.rank {
             Some(rank) if rank != level => return cursor.error("lists are not of one depth"),
             _ => found.rank = Some(level),
         }
-        return element(cursor);
+        return elements.one(cursor);
     }
     if level == RANK_MAX || found.rank.is_some_and(|rank| rank <= level) {
         return cursor.error(if level == RANK_MAX {
@@ -132,8 +164,14 @@ fn walk(
     cursor.eat(b'[');
     let mut count = 0;
     if cursor.peek() != Some(b']') {
+        if found.rank.is_none_or(|rank| rank == level + 1) {
+            count = elements.many(cursor);
+            if count > 0 {
+                found.rank = Some(level + 1);
+            }
+        }
         loop {
-            walk(cursor, level + 1, found, element)?;
+            walk(cursor, level + 1, found, elements)?;
             count += 1;
             if !cursor.eat(b',') {
                 break;

@@ -32,7 +32,7 @@ pub trait Float: fast_float2::FastFloat + std::ops::Neg<Output = Self> {
     /// Neither of them.
     fn is_finite(self) -> bool;
     /// `digits / 10^fraction`, rounded once: of at most seven digits and six places, so that both are exact.
-    fn of_decimal(digits: u32, fraction: usize) -> Self;
+    fn of_decimal(is_negative: bool, digits: u32, fraction: usize) -> Self;
 }
 
 impl Float for f32 {
@@ -44,9 +44,10 @@ impl Float for f32 {
     }
 
     #[inline]
-    fn of_decimal(digits: u32, fraction: usize) -> Self {
+    fn of_decimal(is_negative: bool, digits: u32, fraction: usize) -> Self {
         const TENS: [f32; 8] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7];
-        digits as Self / TENS[fraction & 7]
+        let number = digits as Self / TENS[fraction & 7];
+        if is_negative { -number } else { number }
     }
 }
 
@@ -59,9 +60,10 @@ impl Float for f64 {
     }
 
     #[inline]
-    fn of_decimal(digits: u32, fraction: usize) -> Self {
+    fn of_decimal(is_negative: bool, digits: u32, fraction: usize) -> Self {
         const TENS: [f64; 8] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7];
-        Self::from(digits) / TENS[fraction & 7]
+        let number = Self::from(digits) / TENS[fraction & 7];
+        if is_negative { -number } else { number }
     }
 }
 
@@ -151,10 +153,57 @@ impl<'a> Cursor<'a> {
         let rest = &self.bytes[self.at..];
         if let Some(short) = decimal::short(rest) {
             self.at += short.len;
-            let number = T::of_decimal(short.digits, short.fraction);
-            return Ok(if short.is_negative { -number } else { number });
+            return Ok(T::of_decimal(short.is_negative, short.digits, short.fraction));
         }
         self.general()
+    }
+
+    /// Reads numbers of a list, each with the comma behind it and at most one space before it, and says how many. It
+    /// stops before an element that is anything else, is not finite, or is the last.
+    ///
+    /// Where an element ends is known from the commas, before its number is: so the processor reads several at once.
+    pub fn numbers<T: Float>(&mut self, mut push: impl FnMut(T)) -> usize {
+        let bytes = self.bytes;
+        let (mut count, mut at, mut block) = (0, self.at, self.at);
+        while let Some(rest) = bytes.get(block..).filter(|rest| !rest.is_empty()) {
+            let mut commas = match rest.first_chunk() {
+                Some(rest) => decimal::commas(rest),
+                None => {
+                    let mut padded = [0; decimal::BLOCK];
+                    padded[..rest.len()].copy_from_slice(rest);
+                    decimal::commas(&padded)
+                }
+            };
+            // No number is so long.
+            if commas == 0 {
+                break;
+            }
+            while commas != 0 {
+                let comma = block + commas.trailing_zeros() as usize;
+                commas &= commas - 1;
+                let start = at + usize::from(bytes[at] == b' ');
+                let short = bytes[start..].first_chunk().and_then(|text| decimal::whole(text, comma - start));
+                let number = match short {
+                    Some(short) => T::of_decimal(short.is_negative, short.digits, short.fraction),
+                    None => {
+                        self.at = start;
+                        match self.general::<T>() {
+                            Ok(number) if self.at == comma && number.is_finite() => number,
+                            _ => {
+                                self.at = at;
+                                return count;
+                            }
+                        }
+                    }
+                };
+                push(number);
+                count += 1;
+                at = comma + 1;
+            }
+            block += decimal::BLOCK;
+        }
+        self.at = at;
+        count
     }
 
     #[inline(never)]
@@ -453,6 +502,76 @@ mod tests {
         for text in ["01", "-.5", "1.", "-", "--1", "+1", ".5"] {
             let number = Cursor::new(text.as_bytes()).number();
             assert!(!matches!(number, Ok(Some(_))), "{text}: {number:?}");
+        }
+    }
+
+    fn one_by_one(text: &str) -> (Vec<f64>, usize) {
+        let mut cursor = Cursor::new(text.as_bytes());
+        let (mut numbers, mut end) = (Vec::new(), 0);
+        while let Ok(number) = cursor.float::<f64>()
+            && number.is_finite()
+            && cursor.eat(b',')
+        {
+            numbers.push(number);
+            end = cursor.offset();
+        }
+        (numbers, end)
+    }
+
+    fn at_once(text: &str) -> (Vec<f64>, usize) {
+        let mut cursor = Cursor::new(text.as_bytes());
+        let mut numbers = Vec::new();
+        assert_eq!(cursor.numbers(|number| numbers.push(number)), numbers.len());
+        (numbers, cursor.offset())
+    }
+
+    #[test]
+    fn numbers_at_once_end_where_an_element_is_odd_or_last() {
+        let odd = [
+            "1,  2,3,4",
+            "1,2",
+            "1,x,3",
+            "1,1.,3",
+            "1,-Infinity,3",
+            "1,1e999,3",
+            "1,[2],3",
+            "1,,3",
+            "1 ,2,3,",
+            ",",
+            "",
+        ];
+        for (text, (count, end)) in odd.into_iter().zip([
+            (1, 2),
+            (1, 2),
+            (1, 2),
+            (1, 2),
+            (1, 2),
+            (1, 2),
+            (1, 2),
+            (1, 2),
+            (0, 0),
+            (0, 0),
+            (0, 0),
+        ]) {
+            let (numbers, at) = at_once(text);
+            assert_eq!((numbers.len(), at), (count, end), "{text}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn numbers_at_once_are_those_read_one_by_one(
+            elements in proptest::collection::vec("-?(0|[1-9][0-9]{0,9})(\\.[0-9]{1,17})?(e-?[0-9]{1,2})?", 0..60),
+            spaced: bool,
+            last in "[0-9.\\]x]{0,4}",
+        ) {
+            let text: String = elements.iter().map(|element| element.clone() + if spaced { ", " } else { "," }).collect();
+            let text = text + &last;
+            let (many, end) = at_once(&text);
+            let (single, single_end) = one_by_one(&text);
+            proptest::prop_assert_eq!(&many, &single);
+            proptest::prop_assert_eq!(end, single_end);
+            proptest::prop_assert!(many.len() >= elements.len());
         }
     }
 

@@ -202,6 +202,7 @@ fn list_row(
     cursor.expect(b'[', "expected a list")?;
     let start = batch.len();
     if !cursor.eat(b']') {
+        cursor.numbers(|number| batch.push(number));
         loop {
             match cursor.number()? {
                 Some(number) => batch.push(number),
