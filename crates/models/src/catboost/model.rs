@@ -181,7 +181,12 @@ impl Model {
             self.fill(rows, &rows.data[row * rows.width..(row + 1) * rows.width], &mut hashes, cells)
         };
         if dimension == 1 {
-            self.forest.walk(rows.count, fill, |row, _, leaf| out[row] += self.values[leaf as usize])?;
+            self.forest.add_up::<1, _, _>(
+                rows.count,
+                fill,
+                self.values.as_chunks().0,
+                out.as_chunks_mut().0,
+            )?;
         } else {
             self.forest.walk(rows.count, fill, |row, _, leaf| {
                 let out = &mut out[row * dimension..][..dimension];

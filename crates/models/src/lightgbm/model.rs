@@ -232,7 +232,7 @@ impl Model {
                 out[row * groups + tree % groups] += said.unwrap_or(self.leaves[leaf as usize]);
             })
         } else if groups == 1 {
-            self.forest.walk(rows.count, fill, |row, _, leaf| out[row] += self.leaves[leaf as usize])
+            self.forest.add_up::<1, _, _>(rows.count, fill, self.leaves.as_chunks().0, out.as_chunks_mut().0)
         } else {
             self.forest.walk(rows.count, fill, |row, tree, leaf| {
                 out[row * groups + tree % groups] += self.leaves[leaf as usize];

@@ -37,7 +37,10 @@ impl<X: Cell> Boosted<X> {
             row.copy_from_slice(&self.start);
         }
         let scores = self.scores;
-        self.trees.walk(rows, |row, tree, says| out[row * scores + tree % scores] += says[0])
+        match scores {
+            1 => self.trees.add_up::<1>(rows, out),
+            _ => self.trees.walk(rows, |row, tree, says| out[row * scores + tree % scores] += says[0]),
+        }
     }
 
     fn draw_raw(&self, sketch: &mut Sketch, rows: &Frame) -> Drawn<Wire> {

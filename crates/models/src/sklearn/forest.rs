@@ -23,9 +23,9 @@ struct Mean {
 impl Mean {
     fn sum(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
         match self.width {
-            1 => self.trees.walk(rows, |row, _, says| out[row] += says[0])?,
-            2 => self.add_up::<2>(rows, out)?,
-            3 => self.add_up::<3>(rows, out)?,
+            1 => self.trees.add_up::<1>(rows, out)?,
+            2 => self.trees.add_up::<2>(rows, out)?,
+            3 => self.trees.add_up::<3>(rows, out)?,
             width => self.trees.walk(rows, |row, _, says| {
                 for (slot, value) in out[row * width..(row + 1) * width].iter_mut().zip(says) {
                     *slot += value;
@@ -47,19 +47,6 @@ impl Mean {
         }
         let count = sketch.number(self.count);
         Ok(sketch.divide(sums, count))
-    }
-}
-
-impl Mean {
-    /// For so many classes: few are usual, and a loop whose length is known is none.
-    fn add_up<const WIDTH: usize>(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
-        let (out, _) = out.as_chunks_mut::<WIDTH>();
-        self.trees.walk(rows, |row, _, says| {
-            let slots = &mut out[row];
-            if let Some(says) = says.first_chunk::<WIDTH>() {
-                slots.iter_mut().zip(says).for_each(|(slot, value)| *slot += value);
-            }
-        })
     }
 }
 

@@ -212,9 +212,23 @@ impl<X: Cell> Trees<X> {
 
     /// Calls `visit` with each row's index, each tree's index in order, and what the tree says.
     pub(super) fn walk(&self, rows: Rows<'_>, mut visit: impl FnMut(usize, usize, &[f64])) -> Evaluated {
-        debug_assert!(self.recent.is_empty(), "a forest that is not finished");
         let width = self.width;
-        let fill = |index: usize, cells: &mut [X]| {
+        self.forest.walk(rows.count, self.filler(rows), |row, tree, leaf| {
+            visit(row, tree, &self.values[leaf as usize * width..][..width]);
+        })
+    }
+
+    /// Adds what all trees say, `WIDTH` numbers each, to each row's numbers, in the order of the trees.
+    pub(super) fn add_up<const WIDTH: usize>(&self, rows: Rows<'_>, out: &mut [f64]) -> Evaluated {
+        debug_assert_eq!(self.width, WIDTH);
+        let (says, sums) = (self.values.as_chunks().0, out.as_chunks_mut::<WIDTH>().0);
+        self.forest.add_up(rows.count, self.filler(rows), says, sums)
+    }
+
+    /// Writes a row's cells, or says why the model refuses it.
+    fn filler<'a>(&'a self, rows: Rows<'a>) -> impl FnMut(usize, &mut [X]) -> Evaluated + 'a {
+        debug_assert!(self.recent.is_empty(), "a forest that is not finished");
+        move |index, cells| {
             let row = &rows.data[index * rows.width..(index + 1) * rows.width];
             let (mut missing, mut infinite) = (false, false);
             for (slot, value) in cells.iter_mut().zip(row) {
@@ -223,10 +237,7 @@ impl<X: Cell> Trees<X> {
                 infinite |= slot.is_infinite();
             }
             self.check(missing, infinite, index)
-        };
-        self.forest.walk(rows.count, fill, |row, tree, leaf| {
-            visit(row, tree, &self.values[leaf as usize * width..][..width]);
-        })
+        }
     }
 
     /// An error if the model refuses such a row.

@@ -17,6 +17,8 @@ mod nodes;
 #[cfg(test)]
 mod tests;
 
+use std::ops::AddAssign;
+
 pub(crate) use cell::Cell;
 
 use crate::sketch::{Derived, Plain, TreeNode};
@@ -31,8 +33,10 @@ use nodes::{
 pub(crate) const COLUMNS_MAX: usize = COLUMN as usize;
 /// Words of all sets of categories: nodes of a small file can name one large set many times.
 const WORDS_MAX: usize = 1 << 26;
-/// How many rows, or trees, are walked together.
+/// How many rows are walked together.
 const LANES: usize = 16;
+/// How many trees are walked together.
+const TREES: usize = 10;
 /// Fewer rows are walked one by one, several trees at once.
 const ROWS_MIN: usize = 12;
 /// From how many rows on ranks pay for being made.
@@ -264,22 +268,55 @@ impl<X: Cell> Forest<X> {
     pub(crate) fn walk<E>(
         &self,
         count: usize,
-        mut fill: impl FnMut(usize, &mut [X]) -> Result<(), E>,
+        fill: impl FnMut(usize, &mut [X]) -> Result<(), E>,
         mut visit: impl FnMut(usize, usize, u32),
     ) -> Result<(), E> {
-        let mut outcome = Ok(());
-        let mut fill = |row: usize, cells: &mut [X]| {
-            outcome = fill(row, cells);
-            outcome.is_ok()
-        };
-        self.walk_blocks(count, &mut fill, &mut |found| match found {
+        self.walk_groups(count, fill, |found| match found {
             Found::Rows { first, tree, leaves } => {
                 leaves.iter().enumerate().for_each(|(row, leaf)| visit(first + row, tree, *leaf));
             }
             Found::Trees { row, first, leaves } => {
                 leaves.iter().enumerate().for_each(|(tree, leaf)| visit(row, first + tree, *leaf));
             }
-        });
+        })
+    }
+
+    /// Adds to each row's sums what its leaves say, in the order of the trees. A leaf's number is its place in `says`.
+    pub(crate) fn add_up<const WIDTH: usize, V: Copy + AddAssign, E>(
+        &self,
+        count: usize,
+        fill: impl FnMut(usize, &mut [X]) -> Result<(), E>,
+        says: &[[V; WIDTH]],
+        sums: &mut [[V; WIDTH]],
+    ) -> Result<(), E> {
+        let add = |sum: &mut [V; WIDTH], leaf: u32| {
+            sum.iter_mut().zip(says[leaf as usize]).for_each(|(slot, value)| *slot += value);
+        };
+        self.walk_groups(count, fill, |found| match found {
+            Found::Rows { first, leaves, .. } => {
+                leaves.iter().zip(&mut sums[first..]).for_each(|(leaf, sum)| add(sum, *leaf));
+            }
+            Found::Trees { row, leaves, .. } => {
+                // In registers: through memory each addition would wait longer for the one before it.
+                let mut sum = sums[row];
+                leaves.iter().for_each(|leaf| add(&mut sum, *leaf));
+                sums[row] = sum;
+            }
+        })
+    }
+
+    fn walk_groups<E>(
+        &self,
+        count: usize,
+        mut fill: impl FnMut(usize, &mut [X]) -> Result<(), E>,
+        mut visit: impl FnMut(Found<'_>),
+    ) -> Result<(), E> {
+        let mut outcome = Ok(());
+        let mut fill = |row: usize, cells: &mut [X]| {
+            outcome = fill(row, cells);
+            outcome.is_ok()
+        };
+        self.walk_blocks(count, &mut fill, &mut visit);
         outcome
     }
 
@@ -368,14 +405,13 @@ impl<X: Cell> Forest<X> {
         row: usize,
         found: &mut dyn FnMut(Found<'_>),
     ) {
-        let count = self.trees.len();
-        for first in (0..count).step_by(LANES) {
+        for (first, trees) in (0..).step_by(TREES).zip(self.trees.chunks(TREES)) {
             // Behind the last tree it is walked again, for nobody.
-            let trees = std::array::from_fn(|lane| slice(nodes, &self.trees, (first + lane).min(count - 1)));
-            let depth = |tree: &Tree| tree.depth;
-            let depth = self.trees[first..count.min(first + LANES)].iter().map(depth).max().unwrap_or(0);
-            let leaves = of_row::<MODE, LANES, X, N>(trees, cells, depth, &self.sets);
-            found(Found::Trees { row, first, leaves: &leaves[..LANES.min(count - first)] });
+            let last = trees.len() - 1;
+            let roots = std::array::from_fn(|lane| trees[lane.min(last)].start);
+            let depth = trees.iter().map(|tree| tree.depth).max().unwrap_or(0);
+            let leaves = of_row::<MODE, TREES, X, N>(nodes, roots, cells, depth, &self.sets);
+            found(Found::Trees { row, first, leaves: &leaves[..trees.len()] });
         }
     }
 }

@@ -240,15 +240,16 @@ impl<X: Cell> Nodes<X> {
     }
 }
 
-/// Where one row ends up in several trees of which none is deeper than `depth`.
+/// Where one row ends up in several trees, each given by its first node, of which none is deeper than `depth`.
 #[inline(never)]
 pub(super) fn of_row<const MODE: u8, const LANES: usize, X: Cell, N: Node<X>>(
-    trees: [&[N]; LANES],
+    nodes: &[N],
+    roots: [u32; LANES],
     row: &[X],
     depth: u32,
     sets: &Sets,
 ) -> [u32; LANES] {
-    lockstep::<MODE, LANES, X, N>(|lane| trees[lane], |_| row, depth, sets)
+    lockstep::<MODE, LANES, X, N>(nodes, |lane| roots[lane], |_| row, depth, sets)
 }
 
 /// Where several rows end up in one tree.
@@ -259,27 +260,28 @@ pub(super) fn of_tree<const MODE: u8, const LANES: usize, X: Cell, N: Node<X>>(
     depth: u32,
     sets: &Sets,
 ) -> [u32; LANES] {
-    lockstep::<MODE, LANES, X, N>(|_| tree, |lane| rows[lane], depth, sets)
+    lockstep::<MODE, LANES, X, N>(tree, |_| 0, |lane| rows[lane], depth, sets)
 }
 
-/// Walks until every lane is at a leaf and returns the leaves' numbers. Each lane begins at the first node of its tree,
-/// whose indices stay within it, and sees its row, which has every column that the tree looks at.
+/// Walks until every lane is at a leaf and returns the leaves' numbers. Each lane begins at the first node of a tree,
+/// whose indices count from there, and sees its row, which has every column that the tree looks at.
 #[inline(always)]
-fn lockstep<'a, const MODE: u8, const LANES: usize, X: Cell + 'a, N: Node<X> + 'a>(
-    tree: impl Fn(usize) -> &'a [N],
+fn lockstep<'a, const MODE: u8, const LANES: usize, X: Cell + 'a, N: Node<X>>(
+    nodes: &[N],
+    root: impl Fn(usize) -> u32,
     row: impl Fn(usize) -> &'a [X],
     depth: u32,
     sets: &Sets,
 ) -> [u32; LANES] {
-    let mut at = [0; LANES];
+    let mut at = std::array::from_fn(&root);
     for _ in 0..depth.div_ceil(2) {
         for (lane, at) in at.iter_mut().enumerate() {
-            *at = step::<MODE, X, N>(tree(lane), *at, row(lane), sets);
+            *at = root(lane) + step::<MODE, X, N>(nodes, *at, row(lane), sets);
         }
         // Asking whether all have arrived costs; every second step is often enough.
         let mut moved = 0;
         for (lane, at) in at.iter_mut().enumerate() {
-            let next = step::<MODE, X, N>(tree(lane), *at, row(lane), sets);
+            let next = root(lane) + step::<MODE, X, N>(nodes, *at, row(lane), sets);
             moved |= next ^ *at;
             *at = next;
         }
@@ -287,16 +289,18 @@ fn lockstep<'a, const MODE: u8, const LANES: usize, X: Cell + 'a, N: Node<X> + '
             break;
         }
     }
-    std::array::from_fn(|lane| tree(lane)[at[lane] as usize].threshold().index())
+    // SAFETY: as in `step`.
+    at.map(|at| unsafe { nodes.get_unchecked(at as usize) }.threshold().index())
 }
 
+/// Where a row goes from a node, as an index in the tree.
 #[inline(always)]
-fn step<const MODE: u8, X: Cell, N: Node<X>>(tree: &[N], at: u32, row: &[X], sets: &Sets) -> u32 {
-    debug_assert!((at as usize) < tree.len());
-    // SAFETY: `at` is 0 or comes from a node's `left`, plus one at most. `Forest::add` makes a tree of at least one
-    // node, pushes both children (or the leaf itself) before it stores their index, and hands over whole trees; a
-    // leaf is never left for the node behind it, since what is missing is not greater and goes left.
-    let node = unsafe { *tree.get_unchecked(at as usize) };
+fn step<const MODE: u8, X: Cell, N: Node<X>>(nodes: &[N], at: u32, row: &[X], sets: &Sets) -> u32 {
+    debug_assert!((at as usize) < nodes.len());
+    // SAFETY: `at` is a tree's first node, or that and a node's `left`, plus one at most. `Forest::add` makes a tree of at
+    // least one node, pushes both children (or the leaf itself) before it stores their index, and hands over whole
+    // trees; a leaf is never left for the node behind it, since what is missing is not greater and goes left.
+    let node = unsafe { *nodes.get_unchecked(at as usize) };
     debug_assert!(node.column() < row.len());
     // SAFETY: `Forest::add` refuses columns beyond the forest's, a leaf's is the one behind them, and the rows that
     // `Forest::walk` makes have that one too.

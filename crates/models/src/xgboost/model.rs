@@ -162,9 +162,12 @@ impl Model {
             Core::Trees { forest, groups, weights, leaves, width } => {
                 out.chunks_exact_mut(outputs).for_each(|row| row.copy_from_slice(&self.base));
                 match (weights, *width) {
-                    (None, 1) if outputs == 1 => {
-                        forest.walk(rows.count, fill, |row, _, leaf| out[row] += leaves[leaf as usize])
-                    }
+                    (None, 1) if outputs == 1 => forest.add_up::<1, _, _>(
+                        rows.count,
+                        fill,
+                        leaves.as_chunks().0,
+                        out.as_chunks_mut().0,
+                    ),
                     (None, 1) => forest.walk(rows.count, fill, |row, tree, leaf| {
                         out[row * outputs + groups[tree]] += leaves[leaf as usize];
                     }),
