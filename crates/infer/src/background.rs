@@ -14,9 +14,9 @@
 use std::io::Error;
 use std::time::Duration;
 
-/// How long small pieces of work gather before a thread turns to them: to be woken for each costs those that serve more
-/// than the work does.
-pub(crate) const GATHER: Duration = Duration::from_millis(10);
+/// How long small pieces of work gather before a thread turns to them: to be woken for each, and to wake those that serve
+/// from the rhythm that they have found, costs more than the work does.
+pub(crate) const GATHER: Duration = Duration::from_millis(50);
 /// The lowest priority.
 const NICE: i32 = 19;
 /// How long the thread's turn is. It is never taken to its end: Linux (from 6.12) lets a thread with shorter turns, as

@@ -65,5 +65,5 @@ pub(crate) async fn call(served: &Arc<Served>, body: Body<'_>, meta: &Meta, desk
     let (status, reason, reply_bytes) = (reply.status, reply.reason, reply.body.len());
     let phases = watch.end(Outcome { status, reason, text: &text, reply_bytes });
     shared.observe.log(tags, watch.marks.arrived, &kept.unwrap_or_default(), reply);
-    shared.observe.dress(served, phases, reply);
+    shared.observe.dress(shared.slot(served), phases, reply);
 }

@@ -100,7 +100,7 @@ pub(crate) async fn call<P: Protocol>(
             shadows.copy(at, &Answered { protocol, body: &body, meta, outputs, predict });
         }
     }
-    shared.observe.dress(served, phases, desk.reply);
+    shared.observe.dress(shared.slot(served), phases, desk.reply);
     let Marks { arrived, written, .. } = watch.marks;
     written.is_some_and(|written| written.saturating_duration_since(arrived) <= QUICK)
 }

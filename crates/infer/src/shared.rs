@@ -82,6 +82,7 @@ impl Shared {
         served.slot.get_or_init(|| {
             let mut slot = self.labels.assign(&served.name, served.version, served.personality);
             slot.shadow = self.observe.shadows.as_ref().and_then(|shadows| shadows.of(served));
+            slot.headers = self.observe.headers(served);
             slot
         })
     }

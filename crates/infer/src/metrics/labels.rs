@@ -24,12 +24,14 @@ pub(crate) struct Slot {
     pub(crate) place: usize,
     /// Who is asked for a sample of its calls too, as a place in the list of shadows.
     pub(crate) shadow: Option<usize>,
+    /// What its answers say of it, as headers.
+    pub(crate) headers: Box<[u8]>,
     _held: Option<Arc<()>>,
 }
 
 impl Slot {
     fn new(place: usize, held: Option<Arc<()>>) -> Self {
-        Self { place, shadow: None, _held: held }
+        Self { place, shadow: None, headers: Box::default(), _held: held }
     }
 }
 

@@ -5,8 +5,7 @@
 //!
 //! Not here: requests (`http`, `connection`), sending (`post`).
 
-use tokio::io::AsyncReadExt;
-use tokio::net::tcp::ReadHalf;
+use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::post::End;
 use crate::http::Chunks;
@@ -39,7 +38,7 @@ impl Input {
     }
 
     /// Reads more; false where nothing more will come.
-    async fn fill(&mut self, read: &mut ReadHalf<'_>) -> std::io::Result<bool> {
+    async fn fill(&mut self, read: &mut (impl AsyncRead + Unpin)) -> std::io::Result<bool> {
         if self.bytes.is_empty() {
             self.bytes.resize(HEAD_MAX, 0);
         }
@@ -79,7 +78,7 @@ struct Head {
 ///
 /// # Errors
 /// How it ended instead.
-pub(super) async fn read(read: &mut ReadHalf<'_>, input: &mut Input) -> Result<(u16, bool), End> {
+pub(super) async fn read(read: &mut (impl AsyncRead + Unpin), input: &mut Input) -> Result<(u16, bool), End> {
     let mut has_begun = false;
     loop {
         let lost = |why: &str| End::Lost { why: why.to_owned(), is_silent: false };
@@ -139,7 +138,7 @@ fn parse(bytes: &[u8]) -> Result<Option<Head>, httparse::Error> {
 }
 
 /// Passes over a body; whether its end was found.
-async fn pass(read: &mut ReadHalf<'_>, input: &mut Input, framing: &Framing) -> bool {
+async fn pass(read: &mut (impl AsyncRead + Unpin), input: &mut Input, framing: &Framing) -> bool {
     let mut left = match framing {
         Framing::Open => return false,
         Framing::Chunked => return pass_chunks(read, input).await,
@@ -159,7 +158,7 @@ async fn pass(read: &mut ReadHalf<'_>, input: &mut Input, framing: &Framing) -> 
     }
 }
 
-async fn pass_chunks(read: &mut ReadHalf<'_>, input: &mut Input) -> bool {
+async fn pass_chunks(read: &mut (impl AsyncRead + Unpin), input: &mut Input) -> bool {
     let mut chunks = Chunks::default();
     loop {
         let Ok((used, is_whole)) = chunks.feed(input.rest(), BODY_MAX) else { return false };

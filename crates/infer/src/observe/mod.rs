@@ -60,7 +60,7 @@ pub(crate) use watch::{Marks, Watch, nanos};
 use crate::Error;
 use crate::config::Observing;
 use crate::exchange::Reply;
-use crate::metrics::{Api, Entry, Phases};
+use crate::metrics::{Api, Entry, Phases, Slot};
 use crate::refusal::{Reason, Refusal};
 use crate::repository::Repository;
 use crate::served::Served;
@@ -257,12 +257,19 @@ impl Observe {
         payloads.log(tags, &Payload { arrived, ended, request, response: &reply.body, is_answered });
     }
 
-    /// Adds the headers that were asked for.
-    pub(crate) fn dress(&self, served: &Served, phases: Phases, reply: &mut Reply) {
+    /// The headers of a version's answers that are always the same.
+    pub(crate) fn headers(&self, served: &Served) -> Box<[u8]> {
+        let mut reply = Reply::default();
         if self.model_headers {
             reply.header("slipway-model", &served.name);
             reply.header("slipway-model-version", itoa::Buffer::new().format(served.version.unwrap_or(1)));
         }
+        reply.headers.into()
+    }
+
+    /// Adds the headers that were asked for.
+    pub(crate) fn dress(&self, slot: &Slot, phases: Phases, reply: &mut Reply) {
+        reply.headers.extend_from_slice(&slot.headers);
         if self.server_timing {
             timing(phases, &mut reply.headers);
         }

@@ -14,18 +14,22 @@
 use std::collections::VecDeque;
 use std::io;
 use std::pin::pin;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use hyper_util::client::proxy::matcher::Matcher;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::net::tcp::WriteHalf;
 use tokio::time::timeout;
 
 use super::answer::{self, Input};
 
 /// Messages that are written before the first of their answers, at most.
-const DEPTH_MAX: usize = 64;
+const DEPTH_MAX: usize = 128;
+/// That many answers are left to gather for a while, because to be woken by each costs more than to read it.
+const REST_FROM: usize = 8;
+const REST: Duration = Duration::from_millis(10);
 /// A receiver that answers what it got at once in that time is quick.
 pub(super) const QUICK: Duration = Duration::from_millis(100);
 /// Bytes of a body that are copied beside its head; a larger one is written from where it lies.
@@ -134,7 +138,7 @@ impl Line {
         // So many at the front were sent before.
         let mut repeated = 0;
         while !batch.is_empty() {
-            let (mut stream, is_kept) = match self.connection(target).await {
+            let (stream, is_kept) = match self.connection(target).await {
                 Ok(connection) => connection,
                 Err(why) => {
                     outcomes.extend(batch.drain(..).map(|message| (message, Err(why.clone()))));
@@ -143,7 +147,7 @@ impl Line {
             };
             let count = batch.len().min(self.depth);
             let begun = Instant::now();
-            let end = self.round(&mut stream, target, batch, count).await;
+            let (stream, end) = self.round(stream, target, batch, count).await;
             let answered = self.answers.len();
             outcomes.extend(batch.drain(..answered).zip(self.answers.drain(..).map(Ok)));
             repeated = usize::saturating_sub(repeated, answered);
@@ -153,7 +157,7 @@ impl Line {
                     let is_quick = now.duration_since(begun) < self.quick;
                     self.depth =
                         if is_quick { (count * 2).clamp(self.depth, DEPTH_MAX) } else { count.div_ceil(2) };
-                    self.kept = Some((stream, now));
+                    self.kept = stream.map(|stream| (stream, now));
                 }
                 End::Closes => {}
                 End::Lost { why, is_silent } => {
@@ -184,28 +188,66 @@ impl Line {
         Ok((stream, false))
     }
 
-    /// Writes the first `count` messages while their answers are read.
+    /// Writes the first `count` messages and reads their answers.
     async fn round<M: Message>(
+        &mut self,
+        mut stream: TcpStream,
+        target: &Target,
+        batch: &VecDeque<M>,
+        count: usize,
+    ) -> (Option<TcpStream>, End) {
+        let mut end = self.write_and_read(&mut stream, target, batch, count).await;
+        if end.is_none() && count >= REST_FROM {
+            match rested(stream).await {
+                Ok(same) => stream = same,
+                Err(error) => return (None, End::Lost { why: error.to_string(), is_silent: false }),
+            }
+        }
+        if end.is_none() {
+            let answers = &mut self.answers;
+            end = Some(read_answers(&mut stream, &mut self.input, count, self.patience, answers).await);
+        }
+        (Some(stream), end.unwrap_or(End::Closes))
+    }
+
+    /// Writes, and reads where the receiver does not take all at once, so that neither waits for the other. `None`: all
+    /// is written and nothing was read.
+    async fn write_and_read<M: Message>(
         &mut self,
         stream: &mut TcpStream,
         target: &Target,
         batch: &VecDeque<M>,
         count: usize,
-    ) -> End {
+    ) -> Option<End> {
         let (mut read, mut write) = stream.split();
+        let mut writing = pin!(write_all(&mut write, &mut self.out, target, batch.iter().take(count)));
+        let at_once = futures::poll!(writing.as_mut());
+        if matches!(at_once, Poll::Ready(Ok(()))) {
+            return None;
+        }
         let (patience, answers) = (self.patience, &mut self.answers);
         let mut reading = pin!(read_answers(&mut read, &mut self.input, count, patience, answers));
-        let writing = pin!(write_all(&mut write, &mut self.out, target, batch.iter().take(count)));
-        let is_written = tokio::select! {
-            biased;
-            written = writing => written.is_ok(),
-            // Answered before it was heard to the end: what comes next would be taken for the rest.
-            end = &mut reading => return end.closing(),
+        let is_written = match at_once {
+            Poll::Ready(_) => false,
+            Poll::Pending => tokio::select! {
+                biased;
+                written = writing => written.is_ok(),
+                // Answered before it was heard to the end: what comes next would be taken for the rest.
+                end = &mut reading => return Some(end.closing()),
+            },
         };
-        // The receiver may have said why it closes.
+        // From here on it is read to its end: half an answer may be behind it. Where not all is written, the receiver
+        // may have said why it closes.
         let end = reading.await;
-        if is_written { end } else { end.closing() }
+        Some(if is_written { end } else { end.closing() })
     }
+}
+
+/// Lets answers gather. Meanwhile the event loop does not look at the connection: it would be woken by each.
+async fn rested(stream: TcpStream) -> io::Result<TcpStream> {
+    let stream = stream.into_std()?;
+    tokio::time::sleep(REST).await;
+    TcpStream::from_std(stream)
 }
 
 impl End {
@@ -248,7 +290,7 @@ async fn write_all<'m, M: Message + 'm>(
 }
 
 async fn read_answers(
-    read: &mut ReadHalf<'_>,
+    read: &mut (impl AsyncRead + Unpin),
     input: &mut Input,
     count: usize,
     patience: Duration,

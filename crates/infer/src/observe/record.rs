@@ -8,7 +8,8 @@ use std::time::{Duration, SystemTime};
 use codecs::json::push_text;
 
 use super::trace::Ids;
-use crate::date::timestamp;
+use super::watch::nanos;
+use crate::date::put_timestamp;
 use crate::metrics::{Api, Entry, Phases};
 use crate::refusal::Reason;
 
@@ -58,49 +59,72 @@ pub(crate) fn shortened(text: &str) -> Box<str> {
 impl Record {
     /// Appends a JSON object.
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"{\"time\":");
-        push_text(out, &timestamp(self.arrived));
-        let mut text = |name: &str, value: &str| {
-            out.extend_from_slice(format!(",\"{name}\":").as_bytes());
-            push_text(out, value);
-        };
+        out.extend_from_slice(b"{\"time\":\"");
+        put_timestamp(out, self.arrived);
+        out.push(b'"');
         if let Some(called) = &self.called {
-            text("model", &called.model);
+            put_text(out, "model", &called.model);
             if let Some(version) = called.version {
-                text("version", &version.to_string());
+                put_text(out, "version", itoa::Buffer::new().format(version));
             }
-            text("api", called.api.word());
-            text("entrypoint", called.entry.word());
+            put_text(out, "api", called.api.word());
+            put_text(out, "entrypoint", called.entry.word());
         }
         if let Some(reason) = self.reason {
-            text("reason", reason.word());
+            put_text(out, "reason", reason.word());
         }
         if let Some(why) = &self.text {
-            text("text", why);
+            put_text(out, "text", why);
         }
         if let Some(trace) = &self.trace {
-            text("trace_id", &trace.trace_text());
+            put_text(out, "trace_id", &trace.trace_text());
         }
-        let mut number = |name: &str, value: f64| {
-            out.extend_from_slice(format!(",\"{name}\":{value}").as_bytes());
-        };
-        number("status", f64::from(self.status));
-        number("rows", self.rows as f64);
-        number("request_bytes", self.request_bytes as f64);
-        number("reply_bytes", self.reply_bytes as f64);
-        number("ms", self.whole.as_nanos() as f64 / 1e6);
+        put_count(out, "status", u64::from(self.status));
+        put_count(out, "rows", self.rows as u64);
+        put_count(out, "request_bytes", self.request_bytes as u64);
+        put_count(out, "reply_bytes", self.reply_bytes as u64);
+        put_millis(out, "ms", nanos(self.whole));
         if self.waited > 0 {
-            number("wait_ms", self.waited as f64 / 1e6);
+            put_millis(out, "wait_ms", self.waited);
         }
         let Phases { parse, predict, write, explain } = self.phases;
         let phases =
             [("parse_ms", parse), ("predict_ms", predict), ("write_ms", write), ("explain_ms", explain)];
         for (name, time) in phases {
             if let Some(time) = time {
-                number(name, time as f64 / 1e6);
+                put_millis(out, name, time);
             }
         }
         out.push(b'}');
+    }
+}
+
+fn put_name(out: &mut Vec<u8>, name: &str) {
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
+}
+
+fn put_text(out: &mut Vec<u8>, name: &str, value: &str) {
+    put_name(out, name);
+    push_text(out, value);
+}
+
+fn put_count(out: &mut Vec<u8>, name: &str, value: u64) {
+    put_name(out, name);
+    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+}
+
+/// Nanoseconds as milliseconds, exactly.
+fn put_millis(out: &mut Vec<u8>, name: &str, value: u64) {
+    put_count(out, name, value / 1_000_000);
+    let mut rest = value % 1_000_000;
+    if rest > 0 {
+        out.push(b'.');
+    }
+    while rest > 0 {
+        out.push(b'0' + (rest / 100_000) as u8);
+        rest = rest % 100_000 * 10;
     }
 }
 
@@ -135,5 +159,12 @@ mod tests {
         assert_eq!((&read["model"], &read["version"]), (&"a\"b".into(), &"3".into()));
         assert_eq!((read["ms"].as_f64(), read["parse_ms"].as_f64()), (Some(1.5), Some(0.25)));
         assert_eq!(read["text"].as_str().map(str::len), Some(TEXT_MAX));
+        for (nanos, text) in
+            [(0, "0"), (7, "0.000007"), (1_000_000, "1"), (1_500_000, "1.5"), (12_000_340, "12.00034")]
+        {
+            out.clear();
+            put_millis(&mut out, "ms", nanos);
+            assert_eq!(String::from_utf8_lossy(&out), format!(",\"ms\":{text}"));
+        }
     }
 }

@@ -178,6 +178,20 @@ async fn what_a_closed_connection_did_not_answer_is_sent_once_more() {
 }
 
 #[tokio::test]
+async fn a_connection_that_closes_amid_many_loses_none() {
+    let (target, came) = receiver(|connection, count| match (connection, count) {
+        (0, 20) => Do::Close,
+        _ => Do::Answer(OK.into()),
+    });
+    let texts: Vec<String> = (0..60).map(|at: u32| at.to_string()).collect();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let outcomes = send(&mut Line::new(LONG, LONG), &target, &texts).await;
+    assert!(outcomes.len() == 60 && outcomes.iter().all(|(_, outcome)| *outcome == Ok(200)), "{outcomes:?}");
+    let again: Vec<String> = seen(&came).into_iter().filter(|came| came.0 == 1).map(|came| came.1).collect();
+    assert_eq!(again, texts[20..]);
+}
+
+#[tokio::test]
 async fn a_message_that_is_never_answered_is_lost_and_the_others_are_not() {
     let (target, came) = receiver(|connection, _| match connection {
         0..3 => Do::Close,
