@@ -5,7 +5,8 @@
                          [--connections 1,16,256] [--rounds 5] [--seconds 1]
 
 The echo (axum for REST, tonic for gRPC) answers as many bytes and parses nothing. Subjects take turns (A B A B …), so that
-a noisy neighbour meets all of them; each number is the median of the rounds. Server and client have a CPU of their own
+a noisy neighbour meets all of them; each number is the median of the rounds. Ours and the echo are started anew for each:
+where a process lies in memory is luck, and makes it up to a tenth faster or slower. Server and client have a CPU of their own
 where there are two. Beside the rate stands the CPU time a request costs the server, which other load on the machine
 hardly changes. `--python` has scikit-learn and makes the model of 100 features. Standard library only.
 """
@@ -54,16 +55,26 @@ def cpu_seconds(pid):
 
 class Subject:
     def __init__(self, name, command, cores, port=None, env=None):
-        self.name = name
-        # A peer's log goes nowhere: a pipe that nobody reads would fill and stop it.
-        log = subprocess.DEVNULL if port else None
-        self.process = subprocess.Popen(["taskset", "-c", cores] + command, stdout=log or subprocess.PIPE, text=True,
-                                        stderr=log, env=env)
-        if port:
-            self.address = "127.0.0.1:%d" % port
-            self.wait_for(port)
+        self.name, self.command, self.port, self.env = name, ["taskset", "-c", cores] + command, port, env
+        self.begin()
+
+    def begin(self):
+        # Logs go nowhere: a pipe that nobody reads would fill and stop its writer.
+        out = subprocess.DEVNULL if self.port else subprocess.PIPE
+        self.process = subprocess.Popen(self.command, stdout=out, text=True, stderr=subprocess.DEVNULL, env=self.env)
+        if self.port:
+            self.address = "127.0.0.1:%d" % self.port
+            self.wait_for(self.port)
         else:
-            self.address = self.process.stdout.readline().split()[-1]
+            said = self.process.stdout.readline().split()
+            self.address = said[-1] if said else sys.exit("%s does not start: %s" % (self.name, " ".join(self.command)))
+
+    def renew(self):
+        """Starts it anew where that is quick: who says its address itself."""
+        if not self.port:
+            self.end()
+            self.begin()
+        return self
 
     def wait_for(self, port):
         for _ in range(600):
@@ -91,6 +102,8 @@ class Subject:
     def end(self):
         self.process.terminate()
         self.process.wait()
+        if self.process.stdout:
+            self.process.stdout.close()
 
 
 def median(all_):
@@ -186,7 +199,7 @@ class Bench:
             # Only who speaks a protocol is asked in it.
             asked = [ours, echo] + [subject for subject, spoken in peers if kind in spoken]
             for count in connections:
-                measure = lambda subject: lambda: subject.measure(  # noqa: E731
+                measure = lambda subject: lambda: subject.renew().measure(  # noqa: E731
                     self.example("bench_load"), self.client, count, self.args.seconds, path, body, headers)
                 medians = alternate({subject.name: measure(subject) for subject in asked}, self.args.rounds)
                 report("%s, %d features, %d connections" % (kind, len(row), count), medians, 1.0, 1.2)
@@ -198,7 +211,7 @@ class Bench:
         grpc = self.example("bench_grpc")
 
         def calls(subject, count, streams):
-            return lambda: subject.run([grpc, subject.address, "iris", str(count), str(streams), str(seconds)], self.client, seconds)
+            return lambda: subject.renew().run([grpc, subject.address, "iris", str(count), str(streams), str(seconds)], self.client, seconds)
 
         size = str(int(calls(ours, 1, 1)()["reply_bytes"]))
         echo = self.start("tonic echo", [self.example("bench_grpc_echo"), "127.0.0.1:0", size], self.server)
