@@ -113,17 +113,23 @@ impl Arena {
     }
 
     /// Room for so many more bytes, all of which count.
+    #[inline]
     pub(crate) fn grow(&mut self, count: usize) -> &mut [u8] {
         let start = self.len;
         self.len += count;
         if self.len > self.words.len() * 8 {
-            // Twice as much would hold three times a large request while it is copied.
-            let more = self.words.len().min(GROWTH_MAX / 8);
-            let words = (self.words.len() + more).max(self.len.div_ceil(8)).max(32);
-            self.words.reserve_exact(words - self.words.len());
-            self.words.resize(words, 0);
+            self.enlarge();
         }
         &mut bytemuck::cast_slice_mut(&mut self.words)[start..self.len]
+    }
+
+    #[cold]
+    fn enlarge(&mut self) {
+        // Twice as much would hold three times a large request while it is copied.
+        let more = self.words.len().min(GROWTH_MAX / 8);
+        let words = (self.words.len() + more).max(self.len.div_ceil(8)).max(32);
+        self.words.reserve_exact(words - self.words.len());
+        self.words.resize(words, 0);
     }
 
     #[inline]

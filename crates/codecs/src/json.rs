@@ -10,6 +10,8 @@ use crate::decimal;
 
 /// How deep skipped values may nest.
 const DEPTH_MAX: usize = 128;
+/// Texts up to this length, in bytes, are looked at byte by byte.
+const PLAIN_MAX: usize = 32;
 
 /// What is wrong, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -341,6 +343,19 @@ impl<'a> Cursor<'a> {
     /// A text without escapes, as it lies in the body; otherwise through the general parser.
     pub fn text(&mut self) -> Result<std::borrow::Cow<'a, str>, JsonError> {
         let start = self.at_text()?;
+        // Most are a few plain letters, and are checked in one go.
+        let rest = &self.bytes[start + 1..];
+        let is_plain = |byte: &&u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
+        let plain = rest.iter().take(PLAIN_MAX).take_while(is_plain).count();
+        if rest.get(plain) == Some(&b'"') {
+            self.at = start + plain + 2;
+            return Ok(std::str::from_utf8(&rest[..plain]).unwrap_or_default().into());
+        }
+        self.any_text(start)
+    }
+
+    #[inline(never)]
+    fn any_text(&mut self, start: usize) -> Result<std::borrow::Cow<'a, str>, JsonError> {
         self.skip_text()?;
         let raw = &self.bytes[start..self.at];
         let inner = &raw[1..raw.len() - 1];

@@ -5,6 +5,7 @@
 //!
 //! Not here: sockets (`connection`), paths (`routes`).
 
+use std::mem::MaybeUninit;
 use std::time::Duration;
 
 use crate::events::Mode;
@@ -93,9 +94,9 @@ pub(crate) enum Parsed {
 
 /// Parses a request's head.
 pub(crate) fn parse_head(buffer: &[u8]) -> Parsed {
-    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-    let mut request = httparse::Request::new(&mut headers);
-    let len = match request.parse(buffer) {
+    let mut headers = [const { MaybeUninit::uninit() }; HEADERS_MAX];
+    let mut request = httparse::Request::new(&mut []);
+    let len = match request.parse_with_uninit_headers(buffer, &mut headers) {
         Ok(httparse::Status::Complete(len)) if len <= HEAD_BYTES_MAX => len,
         Ok(httparse::Status::Partial) if buffer.len() < HEAD_BYTES_MAX => return Parsed::Partial,
         Ok(_) | Err(httparse::Error::TooManyHeaders) => {

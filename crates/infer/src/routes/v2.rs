@@ -13,6 +13,7 @@ use codecs::json::push_text;
 use codecs::v1::write_error;
 use codecs::v2::{self, Head};
 use models::{DType, Outputs, TensorSpec};
+use uuid::fmt::Hyphenated;
 
 use super::classes::{self, Chosen};
 use super::v1::malformed;
@@ -328,34 +329,20 @@ impl Protocol for V2 {
 #[derive(Debug)]
 pub(crate) struct Ids {
     state: u64,
-    text: String,
+    text: [u8; Hyphenated::LENGTH],
 }
 
 impl Default for Ids {
     fn default() -> Self {
-        Self { state: RandomState::new().hash_one(0), text: String::new() }
+        Self { state: RandomState::new().hash_one(0), text: [0; Hyphenated::LENGTH] }
     }
 }
 
 impl Ids {
     pub(crate) fn next(&mut self) -> &str {
-        let (high, low) = (self.word(), self.word());
-        const HEX: &[u8; 16] = b"0123456789abcdef";
-        self.text.clear();
-        for place in 0..32 {
-            if matches!(place, 8 | 12 | 16 | 20) {
-                self.text.push('-');
-            }
-            let word = if place < 16 { high } else { low };
-            let digit = (word >> (place % 16 * 4)) as usize & 15;
-            let digit = match place {
-                12 => 4,
-                16 => 8 | digit & 3,
-                _ => digit,
-            };
-            self.text.push(char::from(HEX[digit]));
-        }
-        &self.text
+        let random = u128::from(self.word()) << 64 | u128::from(self.word());
+        let id = uuid::Builder::from_random_bytes(random.to_ne_bytes()).into_uuid();
+        id.hyphenated().encode_lower(&mut self.text)
     }
 
     /// SplitMix64.
