@@ -72,64 +72,64 @@ impl<X: Cell> Narrow<X> {
 
 /// What the walk asks of a node.
 pub(super) trait Node<X>: Copy {
-    fn threshold(self) -> X;
-    fn column(self) -> usize;
-    fn left(self) -> u32;
-    fn is_missing_left(self) -> bool;
+    fn threshold(&self) -> X;
+    fn column(&self) -> usize;
+    fn left(&self) -> u32;
+    fn is_missing_left(&self) -> bool;
     /// Flags beyond those of a narrow node.
-    fn flags(self) -> u32;
+    fn flags(&self) -> u32;
 }
 
 impl<X: Cell> Node<X> for Narrow<X> {
     #[inline(always)]
-    fn threshold(self) -> X {
+    fn threshold(&self) -> X {
         self.threshold
     }
 
     #[inline(always)]
-    fn column(self) -> usize {
+    fn column(&self) -> usize {
         usize::from(self.word & !NARROW_LEFT)
     }
 
     #[inline(always)]
-    fn left(self) -> u32 {
+    fn left(&self) -> u32 {
         u32::from(self.left)
     }
 
     #[inline(always)]
-    fn is_missing_left(self) -> bool {
+    fn is_missing_left(&self) -> bool {
         self.word & NARROW_LEFT != 0
     }
 
     #[inline(always)]
-    fn flags(self) -> u32 {
+    fn flags(&self) -> u32 {
         0
     }
 }
 
 impl<X: Cell> Node<X> for Wide<X> {
     #[inline(always)]
-    fn threshold(self) -> X {
+    fn threshold(&self) -> X {
         self.threshold
     }
 
     #[inline(always)]
-    fn column(self) -> usize {
+    fn column(&self) -> usize {
         (self.word & COLUMN) as usize
     }
 
     #[inline(always)]
-    fn left(self) -> u32 {
+    fn left(&self) -> u32 {
         self.left
     }
 
     #[inline(always)]
-    fn is_missing_left(self) -> bool {
+    fn is_missing_left(&self) -> bool {
         self.word & MISSING_LEFT != 0
     }
 
     #[inline(always)]
-    fn flags(self) -> u32 {
+    fn flags(&self) -> u32 {
         self.word & (CATEGORIES | ZERO_MISSING | MEMBERS_LEFT)
     }
 }
@@ -300,7 +300,7 @@ fn step<const MODE: u8, X: Cell, N: Node<X>>(nodes: &[N], at: u32, row: &[X], se
     // SAFETY: `at` is a tree's first node, or that and a node's `left`, plus one at most. `Forest::add` makes a tree of at
     // least one node, pushes both children (or the leaf itself) before it stores their index, and hands over whole
     // trees; a leaf is never left for the node behind it, since what is missing is not greater and goes left.
-    let node = unsafe { *nodes.get_unchecked(at as usize) };
+    let node = unsafe { nodes.get_unchecked(at as usize) };
     debug_assert!(node.column() < row.len());
     // SAFETY: `Forest::add` refuses columns beyond the forest's, a leaf's is the one behind them, and the rows that
     // `Forest::walk` makes have that one too.
