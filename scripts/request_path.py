@@ -36,20 +36,32 @@ PAGES = ("/v2/health/ready", "/v2/health/live", "/v1/models/iris", "/v2/models/i
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--binary")
-    parser.add_argument("--profdata", default="llvm-profdata")
+    parser.add_argument("--profdata", help="the compiler's own, or that of Debian's package, where not given")
     args = parser.parse_args()
+    profdata = args.profdata or matching_profdata()
     folder = tempfile.mkdtemp(prefix="request-path-")
     try:
         binary = args.binary or build(folder)
         subprocess.run(["cargo", "build", "--release", "--locked", "-q", "-p", "infer", "-p", "loadgen", "--examples"], check=True, cwd=REPO)
         os.environ["LLVM_PROFILE_FILE"] = os.path.join(folder, "raw", "%p.profraw")
         train(binary, folder)
-        names = counted(args.profdata, folder)
+        names = counted(profdata, folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     with open(ORDER, "w") as out:
         out.writelines(name + "\n" for name in names)
     print("%d functions in %s" % (len(names), os.path.relpath(ORDER, REPO)))
+
+
+def matching_profdata():
+    """Reads what this compiler's LLVM writes. Looked for first: the build takes ten minutes."""
+    about = subprocess.run(["rustc", "-vV"], check=True, capture_output=True, text=True, cwd=REPO).stdout
+    host, major = (re.search(word, about)[1] for word in (r"host: (\S+)", r"LLVM version: (\d+)"))
+    root = subprocess.run(["rustc", "--print", "sysroot"], check=True, capture_output=True, text=True, cwd=REPO).stdout.strip()
+    for name in (os.path.join(root, "lib", "rustlib", host, "bin", "llvm-profdata"), "llvm-profdata-" + major):
+        if shutil.which(name):
+            return name
+    sys.exit("no llvm-profdata of LLVM %s: rustup component add llvm-tools, or apt-get install llvm-%s" % (major, major))
 
 
 def build(folder):

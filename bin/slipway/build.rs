@@ -14,8 +14,10 @@ fn main() {
     let is_known = std::env::var("TARGET").is_ok_and(|target| target == "x86_64-unknown-linux-gnu");
     let is_release = std::env::var("PROFILE").is_ok_and(|profile| profile == "release");
     if is_known && is_release {
-        let order = format!("{}/request_path.txt", env!("CARGO_MANIFEST_DIR"));
-        for option in ["--icf=all", "--no-warn-symbol-ordering", &format!("--symbol-ordering-file={order}")] {
+        // From the workspace's root, where cargo runs the compiler: what this prints is kept, and another checkout that
+        // shares the target folder would be sent to the first one's file.
+        let order = "--symbol-ordering-file=bin/slipway/request_path.txt";
+        for option in ["--icf=all", "--no-warn-symbol-ordering", order] {
             println!("cargo::rustc-link-arg-bins=-Wl,{option}");
         }
     }
