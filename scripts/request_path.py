@@ -6,8 +6,8 @@
 Builds the release binary with counters (some ten minutes; `--binary` is one that was built so) and the load generators,
 sends requests in each protocol to models of 4 and of 100 features, and keeps what ran more often than a start would make
 it run. `llvm-profdata` has to be of the compiler's LLVM (`rustup component add llvm-tools`, or Debian's `llvm-22`).
-The file grows old without harm: worth a run after large changes of `infer`, `codecs` or `models`, and after an update of
-the compiler, which changes the names.
+A name that is gone is passed over, so an old file breaks nothing, but memory and speed are lost bit by bit: worth a run
+after large changes of `infer`, `codecs` or `models`, and after an update of the compiler, which changes the names.
 """
 import argparse
 import os

@@ -33,7 +33,7 @@ pub trait Float: fast_float2::FastFloat + std::ops::Neg<Output = Self> {
     const BELOW: Self;
     /// Neither of them.
     fn is_finite(self) -> bool;
-    /// `digits / 10^fraction`, rounded once: of at most seven digits and six places, so that both are exact.
+    /// `digits / 10^fraction` with its sign, rounded once: of at most seven digits and six places, so that both are exact.
     fn of_decimal(is_negative: bool, digits: u32, fraction: usize) -> Self;
 }
 

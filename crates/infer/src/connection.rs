@@ -316,6 +316,7 @@ impl<S: Stream> Connection<S> {
         let path = base + head.path.start..base + head.path.end;
         let asked = std::str::from_utf8(&self.input[path.clone()]).unwrap_or("/\u{fffd}");
         self.scratch.reply.clear();
+        self.was_quick = false;
         let query = base + head.query.start..base + head.query.end;
         let query = std::str::from_utf8(&self.input[query]).unwrap_or_default();
         let page = if self.rights.is_admin { admin::page(head.verb, asked, query) } else { None };
