@@ -14,11 +14,18 @@ use infer::{Config, Personality, Server};
 use models::{
     Backend, BackendError, Batch, DType, Dims, Engines, Hosted, Outputs, Shape, Signature, TensorSpec, Wanted,
 };
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use support::Running;
 use support::grpc::{Client, INFER};
 
 const ROW: &str = r#"{"instances":[[1.0]]}"#;
+
+/// The compute threads, which are the process's and not a server's: a test that wants to see all of them busy must have
+/// them to itself, or two of them wait for each other's.
+fn compute_threads() -> MutexGuard<'static, ()> {
+    static THREADS: Mutex<()> = Mutex::new(());
+    THREADS.lock()
+}
 
 /// How many evaluations have begun, and whether they may end.
 #[derive(Debug, Default)]
@@ -125,6 +132,7 @@ fn end(gate: &Gate, callers: Vec<std::thread::JoinHandle<u16>>) {
 
 #[test]
 fn probes_are_answered_while_every_compute_thread_is_busy() {
+    let _alone = compute_threads();
     let (client, gate, callers) = busy();
     for path in
         ["/v2/health/live", "/v2/health/ready", "/v2/models/iris/ready", "/v1/models/iris", "/metrics"]
@@ -169,6 +177,7 @@ fn infer_of_one_row() -> Vec<u8> {
 #[test]
 fn probes_over_tls_are_answered_while_every_compute_thread_is_busy() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let _alone = compute_threads();
     let own = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
     let gate = Arc::new(Gate::default());
     let server = Running::with("forest_classifier", |config| {
