@@ -7,13 +7,7 @@
 //!
 //! Not here: longer numbers, exponents and whatever is malformed, which the general parser takes (`json`).
 
-/// Bytes that are looked at.
-const WINDOW: usize = 8;
-/// In each byte of a word the same.
-const fn each(byte: u8) -> u64 {
-    u64::from_ne_bytes([byte; 8])
-}
-const HIGH: u64 = each(0x80);
+use crate::words::{HIGH, WINDOW, each};
 
 /// A decimal number of at most seven digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,23 +92,6 @@ pub(crate) fn whole(text: &[u8; WINDOW + 1], len: usize) -> Option<Short> {
     Some(Short { is_negative, digits: eight(digits), fraction: (7 - at / 8) as usize, len })
 }
 
-/// Bytes of a text whose commas are found together.
-pub(crate) const BLOCK: usize = 64;
-
-/// Which bytes are commas: the lowest bit is the first byte's.
-#[inline]
-pub(crate) fn commas(block: &[u8; BLOCK]) -> u64 {
-    let (words, _) = block.as_chunks::<WINDOW>();
-    words.iter().rev().fold(0, |found, word| {
-        let others = u64::from_le_bytes(*word) ^ each(b',');
-        // The high bit of each byte that is zero: no carry leaves a byte.
-        let zeros = !(((others & !HIGH) + !HIGH) | others | !HIGH);
-        // The product brings the eight bits side by side into its highest byte.
-        const GATHER: u64 = 0x0102_0408_1020_4080;
-        found << WINDOW | (zeros >> 7).wrapping_mul(GATHER) >> 56
-    })
-}
-
 /// Eight digits, the first in the lowest byte, as a number: pairs, then fours, then all.
 #[inline(always)]
 fn eight(digits: u64) -> u32 {
@@ -178,16 +155,6 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn commas_are_where_they_are(block: [u8; 32], commas: u64) {
-            let mut bytes = [0; BLOCK];
-            for (at, byte) in bytes.iter_mut().enumerate() {
-                *byte = if commas >> at & 1 == 1 { b',' } else { block[at % 32] };
-            }
-            let want = (0..BLOCK).filter(|at| bytes[*at] == b',').fold(0, |all, at| all | 1_u64 << at);
-            prop_assert_eq!(super::commas(&bytes), want);
-        }
-
         #[test]
         fn a_short_number_is_what_its_text_says(
             is_negative: bool, digits in 0_u32..1_000_000, fraction in 0_usize..6, after in "[,\\] }][ 0-9]{8}") {

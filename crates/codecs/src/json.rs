@@ -6,12 +6,10 @@
 //!
 //! Not here: which keys a request has (`v1`).
 
-use crate::decimal;
+use crate::{decimal, words};
 
 /// How deep skipped values may nest.
 const DEPTH_MAX: usize = 128;
-/// Texts up to this length, in bytes, are looked at byte by byte.
-const PLAIN_MAX: usize = 32;
 
 /// What is wrong, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -49,7 +47,7 @@ impl Float for f32 {
     fn of_decimal(is_negative: bool, digits: u32, fraction: usize) -> Self {
         const TENS: [f32; 8] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7];
         let number = digits as Self / TENS[fraction & 7];
-        if is_negative { -number } else { number }
+        Self::from_bits(number.to_bits() | u32::from(is_negative) << 31)
     }
 }
 
@@ -65,7 +63,8 @@ impl Float for f64 {
     fn of_decimal(is_negative: bool, digits: u32, fraction: usize) -> Self {
         const TENS: [f64; 8] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7];
         let number = Self::from(digits) / TENS[fraction & 7];
-        if is_negative { -number } else { number }
+        // No branch: signs are hard to foresee.
+        Self::from_bits(number.to_bits() | u64::from(is_negative) << 63)
     }
 }
 
@@ -169,11 +168,11 @@ impl<'a> Cursor<'a> {
         let (mut count, mut at, mut block) = (0, self.at, self.at);
         while let Some(rest) = bytes.get(block..).filter(|rest| !rest.is_empty()) {
             let mut commas = match rest.first_chunk() {
-                Some(rest) => decimal::commas(rest),
+                Some(rest) => words::commas(rest),
                 None => {
-                    let mut padded = [0; decimal::BLOCK];
+                    let mut padded = [0; words::BLOCK];
                     padded[..rest.len()].copy_from_slice(rest);
-                    decimal::commas(&padded)
+                    words::commas(&padded)
                 }
             };
             // No number is so long.
@@ -202,7 +201,7 @@ impl<'a> Cursor<'a> {
                 count += 1;
                 at = comma + 1;
             }
-            block += decimal::BLOCK;
+            block += words::BLOCK;
         }
         self.at = at;
         count
@@ -343,13 +342,10 @@ impl<'a> Cursor<'a> {
     /// A text without escapes, as it lies in the body; otherwise through the general parser.
     pub fn text(&mut self) -> Result<std::borrow::Cow<'a, str>, JsonError> {
         let start = self.at_text()?;
-        // Most are a few plain letters, and are checked in one go.
         let rest = &self.bytes[start + 1..];
-        let is_plain = |byte: &&u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
-        let plain = rest.iter().take(PLAIN_MAX).take_while(is_plain).count();
-        if rest.get(plain) == Some(&b'"') {
-            self.at = start + plain + 2;
-            return Ok(std::str::from_utf8(&rest[..plain]).unwrap_or_default().into());
+        if let Some(len) = words::plain(rest) {
+            self.at = start + len + 2;
+            return Ok(std::str::from_utf8(&rest[..len]).unwrap_or_default().into());
         }
         self.any_text(start)
     }

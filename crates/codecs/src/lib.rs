@@ -25,3 +25,4 @@ pub mod tfs;
 pub mod v1;
 pub mod v2;
 pub mod wire;
+mod words;
