@@ -60,30 +60,33 @@ pub(crate) fn short(text: &[u8]) -> Option<Short> {
     Some(Short { is_negative, digits, fraction, len: len + usize::from(is_negative) })
 }
 
-/// The number that is all of the first `len` bytes of `text`, where it is short and as JSON writes it; else `None`.
+/// The number that is all of the first `len` bytes of `text`, which is ASCII, where it is short and as JSON writes it; else
+/// `None`.
 #[inline(always)]
 pub(crate) fn whole(text: &[u8; WINDOW + 1], len: usize) -> Option<Short> {
     let is_negative = text[0] == b'-';
-    let unsigned = len.wrapping_sub(usize::from(is_negative));
+    let sign = usize::from(is_negative);
+    let unsigned = len.wrapping_sub(sign);
     if unsigned.wrapping_sub(1) >= WINDOW {
         return None;
     }
-    let at = usize::from(is_negative);
-    let word = u64::from_le_bytes(*text[at..].first_chunk()?);
+    let word = u64::from_le_bytes(*text[sign..].first_chunk()?);
     // Zeros come before the first digit, which is at this bit.
     let start = (WINDOW * 8) as u32 - 8 * unsigned as u32;
     let values = (word ^ each(b'0')) << (start & 63);
-    let others = (((values & !HIGH) + each(0x76)) | values) & HIGH;
-    let zero_first = (word as u8 == b'0') as u32;
+    // The high bit of each byte that is no digit: none carries, because none had it.
+    let others = values.wrapping_add(each(0x76)) & HIGH;
+    let is_zero_first = (values >> (start & 63)) as u8 == 0;
     if others == 0 {
-        let is_fine = unsigned < WINDOW && (unsigned == 1 || zero_first == 0);
+        let is_fine = unsigned < WINDOW && (unsigned == 1 || !is_zero_first);
         return is_fine.then(|| Short { is_negative, digits: eight(values), fraction: 0, len });
     }
     // The lowest bit of the point's byte.
     let point = others >> 7;
     let at = point.trailing_zeros();
-    let is_point = others & (others - 1) == 0 && (values >> at) as u8 == b'.' ^ b'0';
-    if !is_point || at == 56 || at < start + 8 || (at > start + 8) & (zero_first == 1) {
+    let is_point = (others & (others - 1) == 0) & ((values >> at) as u8 == b'.' ^ b'0');
+    let is_between = (at >= start + 8) & (at < 56) & !(is_zero_first & (at > start + 8));
+    if !(is_point & is_between) {
         return None;
     }
     // The digits before the point move to where it was.

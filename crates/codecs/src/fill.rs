@@ -137,7 +137,7 @@ impl<T: Float + bytemuck::NoUninit> Elements for Floats<'_, T> {
 
     #[inline]
     fn many(&mut self, cursor: &mut Cursor<'_>) -> usize {
-        cursor.numbers::<T>(|number| self.arena.push(number))
+        cursor.numbers::<T>(|run| self.arena.extend(bytemuck::cast_slice(run)))
     }
 }
 

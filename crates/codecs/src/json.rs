@@ -68,6 +68,9 @@ impl Float for f64 {
     }
 }
 
+/// Numbers that a block of text can hold at most: each with a comma.
+const RUN: usize = words::BLOCK / 2;
+
 /// A cursor.
 #[derive(Debug, Clone)]
 pub struct Cursor<'a> {
@@ -159,15 +162,15 @@ impl<'a> Cursor<'a> {
         self.general()
     }
 
-    /// Reads numbers of a list, each with the comma behind it and at most one space before it, and says how many. It
-    /// stops before an element that is anything else, is not finite, or is the last.
+    /// Reads numbers of a list, each with the comma behind it and at most one space before it, and says how many; `push`
+    /// is given them in runs. It stops before an element that is anything else, is not finite, or is the last.
     ///
     /// Where an element ends is known from the commas, before its number is: so the processor reads several at once.
-    pub fn numbers<T: Float>(&mut self, mut push: impl FnMut(T)) -> usize {
+    pub fn numbers<T: Float>(&mut self, mut push: impl FnMut(&[T])) -> usize {
         let bytes = self.bytes;
         let (mut count, mut at, mut block) = (0, self.at, self.at);
         while let Some(rest) = bytes.get(block..).filter(|rest| !rest.is_empty()) {
-            let mut commas = match rest.first_chunk() {
+            let commas = match rest.first_chunk() {
                 Some(rest) => words::commas(rest),
                 None => {
                     let mut padded = [0; words::BLOCK];
@@ -176,9 +179,8 @@ impl<'a> Cursor<'a> {
                 }
             };
             // No number is so long.
-            if commas == 0 {
-                break;
-            }
+            let Some(mut commas @ 1..) = commas else { break };
+            let (mut run, mut len) = ([T::NOT_A_NUMBER; RUN], 0);
             while commas != 0 {
                 let comma = block + commas.trailing_zeros() as usize;
                 commas &= commas - 1;
@@ -191,16 +193,19 @@ impl<'a> Cursor<'a> {
                         match self.general::<T>() {
                             Ok(number) if self.at == comma && number.is_finite() => number,
                             _ => {
+                                push(&run[..len]);
                                 self.at = at;
-                                return count;
+                                return count + len;
                             }
                         }
                     }
                 };
-                push(number);
-                count += 1;
+                run[len % RUN] = number;
+                len += 1;
                 at = comma + 1;
             }
+            push(&run[..len]);
+            count += len;
             block += words::BLOCK;
         }
         self.at = at;

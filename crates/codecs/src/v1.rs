@@ -202,7 +202,7 @@ fn list_row(
     cursor.expect(b'[', "expected a list")?;
     let start = batch.len();
     if !cursor.eat(b']') {
-        cursor.numbers(|number| batch.push(number));
+        cursor.numbers(|run| batch.extend_from_slice(run));
         loop {
             match cursor.number()? {
                 Some(number) => batch.push(number),

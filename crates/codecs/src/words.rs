@@ -41,18 +41,21 @@ pub(crate) fn plain(text: &[u8]) -> Option<usize> {
 /// Bytes of a text whose commas are found together.
 pub(crate) const BLOCK: usize = 64;
 
-/// Which bytes are commas: the lowest bit is the first byte's.
+/// Which bytes are commas: the lowest bit is the first byte's. `None` where not all are ASCII.
 #[inline]
-pub(crate) fn commas(block: &[u8; BLOCK]) -> u64 {
+pub(crate) fn commas(block: &[u8; BLOCK]) -> Option<u64> {
     let (words, _) = block.as_chunks::<WINDOW>();
-    words.iter().rev().fold(0, |found, word| {
-        let others = u64::from_le_bytes(*word) ^ each(b',');
-        // The high bit of each byte that is zero: no carry leaves a byte.
-        let zeros = !(((others & !HIGH) + !HIGH) | others | !HIGH);
+    let mut all = 0;
+    let found = words.iter().rev().fold(0, |found, word| {
+        let word = u64::from_le_bytes(*word);
+        all |= word;
+        // The high bit of each byte that is none: no carry leaves a byte that is ASCII.
+        let others = (word ^ each(b',')).wrapping_add(!HIGH);
         // The product brings the eight bits side by side into its highest byte.
         const GATHER: u64 = 0x0102_0408_1020_4080;
-        found << WINDOW | (zeros >> 7).wrapping_mul(GATHER) >> 56
-    })
+        found << WINDOW | ((!others & HIGH) >> 7).wrapping_mul(GATHER) >> 56
+    });
+    (all & HIGH == 0).then_some(found)
 }
 
 #[cfg(test)]
@@ -69,7 +72,7 @@ mod tests {
                 *byte = if places >> at & 1 == 1 { b',' } else { block[at % 32] };
             }
             let want = (0..BLOCK).filter(|at| bytes[*at] == b',').fold(0, |all, at| all | 1_u64 << at);
-            prop_assert_eq!(commas(&bytes), want);
+            prop_assert_eq!(commas(&bytes), bytes.is_ascii().then_some(want));
         }
 
         #[test]

@@ -15,13 +15,12 @@ use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use codecs::v1::write_error;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, Sleep};
-use tokio_util::sync::CancellationToken;
 
 use crate::control;
 use crate::date::Date;
@@ -32,10 +31,11 @@ use crate::exchange::{Kind, Reply};
 use crate::grpc;
 use crate::http::{Encoding, HEAD_BYTES_MAX, Head, Meta, Parsed, Verb, parse_head, write_head};
 use crate::metrics::{self, Api, Entry, Metrics};
-use crate::observe::{Outcome, Tags, Watch, admin};
+use crate::observe::{Marks, Outcome, Tags, Watch, admin};
 use crate::routes::{Routed, route};
 use crate::served::Served;
 use crate::shared::Shared;
+use crate::stop::Ear;
 use crate::stream::{Rewound, Stream};
 use crate::unpack::PACK_BYTES_MIN;
 use crate::{buffers, compute, explain, unpack};
@@ -88,12 +88,11 @@ struct Connection<S> {
     timer: Pin<Box<Sleep>>,
     /// When the request that is being read began, unless it came at once.
     since: Option<Instant>,
-    /// The last call took so little that its answer can wait until all that came with it are answered, too. The code
-    /// that answers and the kernel's that sends do not fit the processor's first cache together.
-    was_quick: bool,
+    /// The last message's, if it was a call.
+    marks: Option<Marks>,
     shared: Arc<Shared>,
     metrics: Arc<Metrics>,
-    stop: CancellationToken,
+    stop: Ear,
     end_of_life: Option<Instant>,
     rights: Rights,
 }
@@ -116,7 +115,7 @@ pub(crate) async fn serve<S: Stream>(
     begun: Bytes,
     shared: Arc<Shared>,
     metrics: Arc<Metrics>,
-    stop: CancellationToken,
+    stop: Ear,
     rights: Rights,
 ) -> Option<(S, Bytes)> {
     let end_of_life = shared.end_of_life();
@@ -127,10 +126,10 @@ pub(crate) async fn serve<S: Stream>(
         end: begun.len(),
         replies: Vec::new(),
         scratch: Scratch::default(),
-        date: Date::new(),
+        date: Date::default(),
         timer: Box::pin(tokio::time::sleep(shared.config.patience.idle)),
         since: None,
-        was_quick: false,
+        marks: None,
         shared,
         metrics,
         stop,
@@ -186,6 +185,21 @@ async fn within<T>(
     }
 }
 
+/// Reads once and says how much; nothing at the end of the stream or of the time.
+async fn read(
+    timer: &mut Pin<Box<Sleep>>,
+    stream: &mut (impl AsyncRead + Unpin),
+    room: &mut [u8],
+    limit: Duration,
+) -> io::Result<usize> {
+    let read = within(timer, limit, |poller| {
+        let mut buffer = ReadBuf::new(room);
+        let polled = Pin::new(&mut *stream).poll_read(poller, &mut buffer);
+        polled.map_ok(|()| buffer.filled().len())
+    });
+    Ok(read.await?.unwrap_or(0))
+}
+
 /// Waits until everything that is ready on this thread has had its turn.
 async fn others_first() {
     let mut has_waited = false;
@@ -217,7 +231,9 @@ impl<S: Stream> Connection<S> {
         loop {
             match parse_head(&self.input[self.start..self.end]) {
                 Parsed::Partial => {
-                    if std::mem::take(&mut self.was_quick) {
+                    // A quick answer can wait until all that came with its call are answered, too: the code that
+                    // answers and the kernel's that sends do not fit the processor's first cache together.
+                    if self.marks.take().is_some_and(|marks| drive::was_quick(&marks)) {
                         others_first().await;
                     }
                     self.flush().await?;
@@ -254,23 +270,23 @@ impl<S: Stream> Connection<S> {
             self.start = 0;
             self.end = 0;
             self.give_back();
-            let (stop, idle) = (self.stop.clone(), self.shared.config.patience.idle);
-            let (stream, timer) = (&self.stream, &mut self.timer);
+            let idle = self.shared.config.patience.idle;
+            let (stream, timer, stop) = (&self.stream, &mut self.timer, &mut self.stop);
             let arrived = tokio::select! {
                 biased;
                 arrived = within(timer, idle, |poller| stream.poll_arrived(poller)) => arrived?.is_some(),
-                () = stop.cancelled() => false,
+                () = poll_fn(|poller| stop.poll(poller)) => false,
             };
             // Only who has something to say needs a buffer.
             self.input = buffers::take();
             if !arrived {
                 return Ok(false);
             }
-            let reads = self.read(idle);
+            let Self { timer, stream, input, end, stop, .. } = self;
             tokio::select! {
                 biased;
-                read = reads => read,
-                () = stop.cancelled() => Ok(false),
+                read = read(timer, stream, &mut input[*end..], idle) => Ok(self.has_read(read?)),
+                () = poll_fn(|poller| stop.poll(poller)) => Ok(false),
             }
         } else {
             if self.start > 0 {
@@ -294,20 +310,14 @@ impl<S: Stream> Connection<S> {
         if self.timer.deadline() > until {
             self.timer.as_mut().reset(until);
         }
-        self.read(stall).await
+        let read = read(&mut self.timer, &mut self.stream, &mut self.input[self.end..], stall).await?;
+        Ok(self.has_read(read))
     }
 
-    /// Reads once into the free part of the buffer; false at the end of the stream or of the time.
-    async fn read(&mut self, limit: Duration) -> Result<bool, End> {
-        let (stream, input) = (&mut self.stream, &mut self.input[self.end..]);
-        let read = within(&mut self.timer, limit, |poller| {
-            let mut buffer = ReadBuf::new(input);
-            let polled = Pin::new(&mut *stream).poll_read(poller, &mut buffer);
-            polled.map_ok(|()| buffer.filled().len())
-        });
-        let count = read.await?.unwrap_or(0);
+    /// So many bytes were read; false for none.
+    fn has_read(&mut self, count: usize) -> bool {
         self.end += count;
-        Ok(count > 0)
+        count > 0
     }
 
     /// Serves one message and says whether another may follow.
@@ -316,7 +326,7 @@ impl<S: Stream> Connection<S> {
         let path = base + head.path.start..base + head.path.end;
         let asked = std::str::from_utf8(&self.input[path.clone()]).unwrap_or("/\u{fffd}");
         self.scratch.reply.clear();
-        self.was_quick = false;
+        self.marks = None;
         let query = base + head.query.start..base + head.query.end;
         let query = std::str::from_utf8(&self.input[query]).unwrap_or_default();
         let page = if self.rights.is_admin { admin::page(head.verb, asked, query) } else { None };
@@ -415,7 +425,7 @@ impl<S: Stream> Connection<S> {
         let desk = Desk { outputs, reply, metrics: &self.metrics, shared: &self.shared, tags };
         match kind {
             Kind::V1 if served.backend.takes_documents() => document::call(served, body, meta, desk).await,
-            Kind::V1 => self.was_quick = drive::call(v1, served, body, meta, desk).await,
+            Kind::V1 => self.marks = Some(drive::call(v1, served, body, meta, desk).await),
             Kind::Explain => {
                 let body = match body {
                     drive::Body::Small(body) => Bytes::copy_from_slice(body),
@@ -435,10 +445,10 @@ impl<S: Stream> Connection<S> {
                 let (status, reason, reply_bytes) = (*status, *reason, body.len());
                 watch.end_explaining(Outcome { status, reason, text, reply_bytes });
             }
-            Kind::V2 => self.was_quick = drive::call(v2, served, body, meta, desk).await,
+            Kind::V2 => self.marks = Some(drive::call(v2, served, body, meta, desk).await),
             Kind::Tfs(call) => {
                 tfs.begin(call);
-                self.was_quick = drive::call(tfs, served, body, meta, desk).await;
+                self.marks = Some(drive::call(tfs, served, body, meta, desk).await);
             }
         }
         if self.scratch.reply.status == 200 && meta.event != Mode::None {
@@ -452,7 +462,8 @@ impl<S: Stream> Connection<S> {
     fn reply(&mut self, close: bool, with_body: bool) {
         let Reply { status, kind, body, headers, .. } = &self.scratch.reply;
         self.metrics.count_answer(*status);
-        let date = self.date.at(SystemTime::now());
+        let written = self.marks.and_then(|marks| marks.written);
+        let date = self.date.at(written.unwrap_or_else(std::time::Instant::now));
         write_head(&mut self.replies, *status, kind, body.len(), close, date, headers);
         if with_body {
             self.replies.extend_from_slice(body);

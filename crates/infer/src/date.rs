@@ -2,25 +2,24 @@
 //!
 //! Not here: clocks.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The text of the `date` header, made once a second.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Date {
-    second: u64,
+    /// Until when it is right.
+    until: Option<Instant>,
     text: Vec<u8>,
 }
 
 impl Date {
-    pub(crate) fn new() -> Self {
-        Self { second: u64::MAX, text: Vec::new() }
-    }
-
-    pub(crate) fn at(&mut self, now: SystemTime) -> &[u8] {
-        let second = now.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
-        if second != self.second {
-            self.second = second;
-            self.text = imf_date(second).into_bytes();
+    /// At a time that is about now. The clock of days is asked once a second only.
+    pub(crate) fn at(&mut self, now: Instant) -> &[u8] {
+        if self.until.is_none_or(|until| now >= until) {
+            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+            let left = Duration::from_secs(1) - Duration::from_nanos(u64::from(since.subsec_nanos()));
+            self.until = now.checked_add(left);
+            self.text = imf_date(since.as_secs()).into_bytes();
         }
         &self.text
     }

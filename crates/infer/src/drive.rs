@@ -58,14 +58,14 @@ pub(crate) struct Desk<'a> {
     pub(crate) tags: Option<Box<Tags>>,
 }
 
-/// Answers a call and says whether that was quick; the reply is complete afterwards, whatever happened.
+/// Answers a call and says when it passed which point; the reply is complete afterwards, whatever happened.
 pub(crate) async fn call<P: Protocol>(
     protocol: &mut P,
     served: &Arc<Served>,
     body: Body<'_>,
     meta: &Meta,
     desk: Desk<'_>,
-) -> bool {
+) -> Marks {
     desk.reply.clear();
     let meta = &Meta { timeout: meta.timeout.or(desk.shared.timeout), ..*meta };
     let shared = desk.shared;
@@ -101,8 +101,12 @@ pub(crate) async fn call<P: Protocol>(
         }
     }
     shared.observe.dress(shared.slot(served), phases, desk.reply);
-    let Marks { arrived, written, .. } = watch.marks;
-    written.is_some_and(|written| written.saturating_duration_since(arrived) <= QUICK)
+    watch.marks
+}
+
+/// Whether an answered call took so little that its answer can wait for others.
+pub(crate) fn was_quick(marks: &Marks) -> bool {
+    marks.written.is_some_and(|written| written.saturating_duration_since(marks.arrived) <= QUICK)
 }
 
 /// Writes a refusal with its code, its reason and when to come back.

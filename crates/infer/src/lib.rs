@@ -51,6 +51,7 @@ mod routes;
 mod served;
 mod server;
 mod shared;
+mod stop;
 mod stream;
 #[cfg(any(test, feature = "testkit"))]
 pub mod testkit;

@@ -25,7 +25,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Drain;
@@ -36,6 +35,7 @@ use crate::metrics::Metrics;
 use crate::observe::Observe;
 use crate::repository::Repository;
 use crate::shared::Shared;
+use crate::stop::Stop;
 use crate::stream::Stream;
 use crate::tls::Certificates;
 use crate::{Config, Error, compute, numa};
@@ -54,7 +54,7 @@ pub struct Server {
     grpc: Option<SocketAddr>,
     admin: Option<SocketAddr>,
     sockets: Vec<PathBuf>,
-    draining: CancellationToken,
+    draining: Stop,
     threads: Vec<JoinHandle<()>>,
     shared: Arc<Shared>,
 }
@@ -78,7 +78,7 @@ impl Server {
         }
         let metrics: Vec<Arc<Metrics>> =
             (0..=workers).map(|_| Arc::new(Metrics::new(config.observing.models_max))).collect();
-        let (draining, stop) = (CancellationToken::new(), CancellationToken::new());
+        let (draining, stop) = (Stop::default(), Stop::default());
         let loops =
             Loops::new(runtimes.iter().take(workers).map(|runtime| runtime.handle().clone()).collect());
         let observe = Observe::start(&config.observing, &repository, workers)?;
@@ -98,8 +98,8 @@ impl Server {
             let worker = Worker {
                 shared: shared.clone(),
                 metrics,
-                // A token of its own: idle connections register on it, and workers must not meet on one lock.
-                stop: stop.child_token(),
+                // Its own: idle connections register on it, and workers must not meet on one lock.
+                stop: stop.elsewhere(),
                 finish: config.drain.finish,
                 tls: tls.clone(),
             };
@@ -137,7 +137,7 @@ impl Server {
 
     /// Is not ready any more, then takes no more connections and lets requests in flight finish.
     pub fn stop(&self) {
-        self.draining.cancel();
+        self.draining.say();
     }
 
     /// Waits until all workers have ended, which [`Server::stop`] makes them do. Blocks.
@@ -161,9 +161,9 @@ type Arrived = (Face, Accepted, Bytes);
 struct Front {
     listeners: Vec<(Face, Listener)>,
     workers: Workers,
-    draining: CancellationToken,
+    draining: Stop,
     drain: Drain,
-    stop: CancellationToken,
+    stop: Stop,
 }
 
 /// The workers, as the front sees them.
@@ -197,20 +197,20 @@ impl Front {
     /// Accepts until the end, which is told by `stop`.
     fn spawn(self, own: &Worker, tasks: &TaskTracker) {
         let Self { listeners, workers, draining, drain, stop } = self;
-        let (closing, accepting) = (CancellationToken::new(), TaskTracker::new());
+        let (closing, accepting) = (Stop::default(), TaskTracker::new());
         for (face, listener) in listeners {
             let (own, workers, closing) = (own.clone(), workers.clone(), closing.clone());
             accepting.spawn(accept(face, listener, own, workers, tasks.clone(), closing));
         }
         tokio::spawn(async move {
-            draining.cancelled().await;
+            draining.said().await;
             tokio::time::sleep(drain.grace).await;
-            closing.cancel();
+            closing.say();
             accepting.close();
             accepting.wait().await;
             // Who connected last has not asked yet.
             tokio::time::sleep(drain.grace.min(LAST_MAX)).await;
-            stop.cancel();
+            stop.say();
         });
     }
 }
@@ -223,7 +223,7 @@ async fn accept(
     own: Worker,
     workers: Workers,
     tasks: TaskTracker,
-    closing: CancellationToken,
+    closing: Stop,
 ) {
     let listener = match Watched::new(listener) {
         Ok(listener) => listener,
@@ -234,7 +234,7 @@ async fn accept(
     };
     let door = Door { face, own, workers, tasks };
     let end = async {
-        closing.cancelled().await;
+        closing.said().await;
         if door.own.shared.config.reuse_port {
             if let Err(error) = listener.begin_no_more() {
                 tracing::warn!(%error, "connections that begin while the port closes are reset");
@@ -302,7 +302,7 @@ impl Door {
 struct Worker {
     shared: Arc<Shared>,
     metrics: Arc<Metrics>,
-    stop: CancellationToken,
+    stop: Stop,
     finish: Duration,
     /// Of TCP ports.
     tls: Option<Arc<Certificates>>,
@@ -315,7 +315,7 @@ impl Worker {
         if let Some(front) = front {
             front.spawn(&self, &tasks);
         }
-        self.stop.cancelled().await;
+        self.stop.said().await;
         self.finish(tasks).await;
     }
 
@@ -326,7 +326,7 @@ impl Worker {
         let looked = tokio::time::timeout(self.shared.config.patience.idle, stream.peek(&mut first));
         let count = tokio::select! {
             looked = looked => looked.ok()?.ok()?,
-            () = self.stop.cancelled() => return None,
+            () = self.stop.said() => return None,
         };
         if count == 0 {
             return None;
@@ -341,7 +341,7 @@ impl Worker {
         let Self { shared, metrics, stop, .. } = self;
         let rights = Rights { is_open, is_admin: face == Face::Admin, is_front: true };
         // Boxed: a connection that says nothing is to stay small.
-        let serve = Box::pin(connection::serve(stream, Bytes::new(), shared, metrics, stop, rights));
+        let serve = Box::pin(connection::serve(stream, Bytes::new(), shared, metrics, stop.ear(), rights));
         let moved = serve.await;
         moved.and_then(|(stream, begun)| Some((stream.into_std().ok()?, begun)))
     }
@@ -357,7 +357,7 @@ impl Worker {
         let tasks = TaskTracker::new();
         // The front ends first, and with it the channel; whatever it accepted is served.
         let mut late = std::pin::pin!(async {
-            self.stop.cancelled().await;
+            self.stop.said().await;
             tokio::time::sleep(self.finish).await;
         });
         loop {
@@ -397,7 +397,7 @@ impl Worker {
     async fn greet(self, tls: Arc<Certificates>, face: Face, stream: TcpStream) {
         let greeted = tokio::select! {
             greeted = tls.greet(face, stream) => greeted,
-            () = self.stop.cancelled() => return,
+            () = self.stop.said() => return,
         };
         match greeted {
             // The admin's port finds out by itself, as without TLS.
@@ -414,12 +414,12 @@ impl Worker {
         match face {
             Face::Http | Face::Admin => {
                 let rights = Rights { is_open, is_admin: face == Face::Admin, is_front: false };
-                connection::serve(stream, begun, shared, metrics, stop, rights).await;
+                connection::serve(stream, begun, shared, metrics, stop.ear(), rights).await;
             }
             Face::Grpc if stream.is_local() => {
-                Box::pin(grpc::serve(Legal::new(stream), shared, metrics, stop, is_open)).await;
+                Box::pin(grpc::serve(Legal::new(stream), shared, metrics, stop.ear(), is_open)).await;
             }
-            Face::Grpc => Box::pin(grpc::serve(stream, shared, metrics, stop, is_open)).await,
+            Face::Grpc => Box::pin(grpc::serve(stream, shared, metrics, stop.ear(), is_open)).await,
         }
     }
 }

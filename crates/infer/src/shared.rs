@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use crate::Config;
 use crate::grpc::Loops;
@@ -15,6 +14,7 @@ use crate::metrics::{Labels, Metrics, Slot};
 use crate::observe::Observe;
 use crate::repository::Repository;
 use crate::served::{Personality, Served};
+use crate::stop::Stop;
 
 /// What all connections share.
 pub(crate) struct Shared {
@@ -42,7 +42,7 @@ pub(crate) struct Shared {
     /// All event loops.
     pub(crate) loops: Loops,
     /// The server is about to end.
-    draining: CancellationToken,
+    draining: Stop,
     /// How long a connection lives, before jitter.
     age: Option<Duration>,
     ages: AtomicU64,
@@ -55,7 +55,7 @@ impl Shared {
         metrics: Vec<Arc<Metrics>>,
         observe: Observe,
         loops: Loops,
-        draining: CancellationToken,
+        draining: Stop,
     ) -> Self {
         Self {
             repository,
@@ -89,12 +89,12 @@ impl Shared {
 
     /// Whether the server is about to end.
     pub(crate) fn is_draining(&self) -> bool {
-        self.draining.is_cancelled()
+        self.draining.is_said()
     }
 
     /// Waits until the server is about to end.
     pub(crate) async fn drains(&self) {
-        self.draining.cancelled().await;
+        self.draining.said().await;
     }
 
     /// Whether all models answer and the server is to stay.

@@ -18,6 +18,7 @@ mod spread;
 mod tfs;
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -32,7 +33,6 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use models::Outputs;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use crate::drive::{self, Desk, INLINE_BYTES_MAX};
 use crate::evaluate::INLINE_NS_MAX;
@@ -43,6 +43,7 @@ use crate::observe::Parent;
 use crate::refusal::{Reason, Refusal};
 use crate::served::Served;
 use crate::shared::Shared;
+use crate::stop::Ear;
 
 pub(crate) use authority::Legal;
 use body::{Answer, Messages};
@@ -96,7 +97,7 @@ pub(crate) async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     shared: Arc<Shared>,
     metrics: Arc<Metrics>,
-    stop: CancellationToken,
+    mut stop: Ear,
     is_open: bool,
 ) {
     let calls = Arc::new(AtomicUsize::new(0));
@@ -140,7 +141,7 @@ pub(crate) async fn serve(
         tokio::select! {
             biased;
             _ = connection.as_mut() => return,
-            () = stop.cancelled(), if !ending => {}
+            () = poll_fn(|poller| stop.poll(poller)), if !ending => {}
             () = timer.as_mut() => {
                 let (seen, calls) = (context.seen.load(Relaxed), context.calls.load(Relaxed));
                 if ending {
