@@ -15,6 +15,10 @@ pub(crate) const CLASSES: usize = 13;
 const GAIN: f64 = 0.93;
 /// How much the last batch counts against those before.
 const WEIGHT: f64 = 0.25;
+/// How much it counts where it was far quicker.
+const TRUST: f64 = 0.75;
+/// A batch that took so many times what was expected counts as no more, and one of less than this part is far quicker.
+const FAR: f64 = 1.5;
 /// One in so many batches may be one class larger than pays.
 const TRY_EVERY: u64 = 64;
 
@@ -43,10 +47,13 @@ impl Cost {
         self.batches += 1;
         let row_ns = (time.as_nanos() as f64 / rows.max(1) as f64).max(1.0);
         let seen = &mut self.classes[class(rows)];
-        // One batch that the machine interrupted is not to look like the model: what is far off moves half as far.
-        let weight = if seen.row_ns > 0.0 && row_ns > 3.0 * seen.row_ns { WEIGHT / 2.0 } else { WEIGHT };
-        let mean = if seen.row_ns > 0.0 { seen.row_ns + weight * (row_ns - seen.row_ns) } else { row_ns };
-        seen.row_ns = mean;
+        let was = seen.row_ns;
+        seen.row_ns = match was {
+            0.0 => row_ns,
+            // Whatever the machine does beside it only makes a batch slower: a quick one is the model's own time.
+            _ if row_ns < was / FAR => was + TRUST * (row_ns - was),
+            _ => was + WEIGHT * (row_ns.min(was * FAR) - was),
+        };
     }
 
     /// Rows up to which a batch pays, at most `rows_max`, in at most `time_max`.
@@ -124,6 +131,23 @@ mod tests {
             cost.ran(rows, Duration::from_micros(4000 + 100 * rows as u64));
         }
         assert!(cost.rows(1000, None) >= 64, "{}", cost.rows(1000, None));
+    }
+
+    #[test]
+    fn a_batch_that_the_machine_interrupted_does_not_look_like_the_model() {
+        let mut cost = settled(4000, 100);
+        let rows = cost.rows(1000, None);
+        let quick = Duration::from_micros(4000 + 100 * rows as u64 / 4);
+        cost.ran(rows / 4, Duration::from_secs(1));
+        assert_eq!(cost.rows(1000, None), rows);
+        for _ in 0..20 {
+            cost.ran(rows / 4, Duration::from_secs(1));
+        }
+        assert!(cost.rows(1000, None) < rows / 4, "what is always slow is slow");
+        for _ in 0..6 {
+            cost.ran(rows / 4, quick);
+        }
+        assert_eq!(cost.rows(1000, None), rows, "a few batches tell that it is over");
     }
 
     #[test]
