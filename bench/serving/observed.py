@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """What seeing inside costs: the model server with everything on beside the same server with everything off.
 
-    bench/serving/observed.py [--slipway BIN] [--examples DIR] [--connections 16] [--rounds 7] [--seconds 2]
+    bench/serving/observed.py [--slipway BIN] [--examples DIR] [--connections 16] [--rounds 15] [--seconds 1]
 
 On: times and model in each answer, a sampled access log, sampled spans and payloads sent to a collector, a sampled
-shadow, the admin's port, and a scrape of the metrics each second. Both servers are there all the time and take turns;
-each number is the median of the rounds. Standard library only.
+shadow, the admin's port, and a scrape of the metrics each second. The servers take turns and are started anew for each, because
+where a process lies in memory is luck and worth more than what is measured; each number is the median of the rounds.
+Standard library only.
 """
 import argparse
 import os
@@ -21,12 +22,16 @@ from measured import IRIS, Rows, arguments, command  # noqa: E402
 from run import BODY, PATH, Subject, median  # noqa: E402
 
 
+def metrics(subject):
+    return urllib.request.urlopen("http://%s/metrics" % subject.address).read().decode()
+
+
 def main():
     parser = argparse.ArgumentParser()
     arguments(parser)
     parser.add_argument("--connections", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=2)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--seconds", type=float, default=1)
     parser.add_argument("--share", default="0.01")
     args = parser.parse_args()
     cpus = sorted(os.sched_getaffinity(0))
@@ -50,17 +55,24 @@ def main():
 
     def scrape():
         while not ended.wait(1):
-            urllib.request.urlopen("http://%s/metrics" % subjects[1].address).read()
+            try:
+                metrics(subjects[1])
+            except OSError:
+                pass  # It is being started anew.
 
     threading.Thread(target=scrape, daemon=True).start()
     load = os.path.join(args.examples, "bench_load")
     seen = {subject.name: [] for subject in subjects}
+    counted = {}
     try:
         for round_ in range(args.rounds):
             # The first of a pair changes from round to round: machines get warm.
             for subject in subjects if round_ % 2 else subjects[::-1]:
-                seen[subject.name].append(subject.measure(load, client, args.connections, args.seconds, PATH, BODY))
-        text = urllib.request.urlopen("http://%s/metrics" % subjects[1].address).read().decode()
+                seen[subject.name].append(subject.renew().measure(load, client, args.connections, args.seconds, PATH, BODY))
+            for line in metrics(subjects[1]).splitlines():
+                if line.startswith(("slipway_serve_observations_dropped", "slipway_serve_shadow_calls")):
+                    name, count = line.rsplit(" ", 1)
+                    counted[name] = counted.get(name, 0) + int(count)
     finally:
         ended.set()
         for subject in subjects + [collector]:
@@ -78,9 +90,8 @@ def main():
     rows.say("CPU of a request, on / off", medians["on"]["cpu_us"] / medians["off"]["cpu_us"])
     with open(os.path.join(folder, "access.log")) as lines:
         print("  lines in the access log: %d" % sum(1 for _ in lines))
-    for line in text.splitlines():
-        if line.startswith(("slipway_serve_observations_dropped", "slipway_serve_shadow_calls")):
-            print("  " + line)
+    for line in counted.items():
+        print("  %s %d" % line)
     shutil.rmtree(folder, ignore_errors=True)
     rows.end(args.json)
 
