@@ -479,8 +479,7 @@ pub fn push_i64(out: &mut Vec<u8>, number: i64) {
 /// Appends a text with its quotes.
 pub fn push_text(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
-    let needs_escape = |byte: &u8| *byte < 0x20 || *byte == b'"' || *byte == b'\\';
-    if !text.as_bytes().iter().any(needs_escape) {
+    if !words::has_escapes(text.as_bytes()) {
         out.extend_from_slice(text.as_bytes());
         out.push(b'"');
         return;

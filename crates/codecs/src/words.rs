@@ -12,6 +12,23 @@ pub(crate) const fn each(byte: u8) -> u64 {
     u64::from_ne_bytes([byte; 8])
 }
 
+/// The high bit of each byte that JSON writes with an escape; after the first such byte others may be wrong.
+const fn escaped(word: u64) -> u64 {
+    const ONES: u64 = each(1);
+    let (quote, escape) = (word ^ each(b'"'), word ^ each(b'\\'));
+    let quotes = quote.wrapping_sub(ONES) & !quote;
+    let escapes = escape.wrapping_sub(ONES) & !escape;
+    (quotes | escapes | (word.wrapping_sub(each(b' ')) & !word)) & HIGH
+}
+
+/// Whether JSON writes this text with an escape.
+#[inline]
+pub(crate) fn has_escapes(text: &[u8]) -> bool {
+    let (words, rest) = text.as_chunks::<WINDOW>();
+    words.iter().any(|word| escaped(u64::from_le_bytes(*word)) != 0)
+        || rest.iter().any(|byte| matches!(byte, 0..b' ' | b'"' | b'\\'))
+}
+
 /// Bytes of a text that are looked at word by word.
 const PLAIN_MAX: usize = 32;
 
@@ -19,17 +36,10 @@ const PLAIN_MAX: usize = 32;
 /// characters; else `None`, which also stands for a text within a word's length of the body's end.
 #[inline]
 pub(crate) fn plain(text: &[u8]) -> Option<usize> {
-    const ONES: u64 = each(1);
     let (words, _) = text.as_chunks::<WINDOW>();
     for (index, word) in words.iter().take(PLAIN_MAX / WINDOW).enumerate() {
         let word = u64::from_le_bytes(*word);
-        let (quote, escape) = (word ^ each(b'"'), word ^ each(b'\\'));
-        // The high bit of each byte that is zero or less than a blank; what is borrowed makes only later bytes wrong.
-        let others = (quote.wrapping_sub(ONES) & !quote)
-            | (escape.wrapping_sub(ONES) & !escape)
-            | word.wrapping_sub(each(b' '))
-            | word;
-        let others = others & HIGH;
+        let others = escaped(word) | (word & HIGH);
         if others != 0 {
             let at = others.trailing_zeros();
             return ((word >> (at & 56)) as u8 == b'"').then(|| index * WINDOW + at as usize / 8);
@@ -73,6 +83,12 @@ mod tests {
             }
             let want = (0..BLOCK).filter(|at| bytes[*at] == b',').fold(0, |all, at| all | 1_u64 << at);
             prop_assert_eq!(commas(&bytes), bytes.is_ascii().then_some(want));
+        }
+
+        #[test]
+        fn a_text_has_escapes_where_a_byte_needs_one(text in "[ -~é]{0,20}[\\x00-\\x7fé\\\\\"]{0,1}[ -~é]{0,20}") {
+            let want = text.bytes().any(|byte| matches!(byte, 0..b' ' | b'"' | b'\\'));
+            prop_assert_eq!(has_escapes(text.as_bytes()), want);
         }
 
         #[test]

@@ -36,7 +36,7 @@ fn one_by_one(text: &str) -> (Vec<f64>, usize) {
 fn at_once(text: &str) -> (Vec<f64>, usize) {
     let mut cursor = Cursor::new(text.as_bytes());
     let mut numbers = Vec::new();
-    assert_eq!(cursor.numbers(|number| numbers.push(number)), numbers.len());
+    assert_eq!(cursor.numbers(|run| numbers.extend_from_slice(run)), numbers.len());
     (numbers, cursor.offset())
 }
 
