@@ -21,6 +21,10 @@ const PROBE_FREE: usize = 4;
 /// The part of a run's limits that a batch may reach before it is cut: free dimensions may grow after the probe.
 const SHARE: usize = 4;
 
+/// Cells that a run holds at once where rows are known to be apart: more would not stay in a core's second cache, and one
+/// operator after the other would read them from memory.
+const CELLS_NEAR: usize = 1 << 17;
+
 /// What a row costs, as the run at load found it.
 #[derive(Debug, Clone, Copy)]
 struct RowCost {
@@ -39,11 +43,20 @@ impl RowCost {
 
     /// Rows that may go through the graph at a time when a row has `given` cells.
     fn rows_max(&self, given: usize, bounds: Bounds) -> usize {
-        // Attention grows by the square of what is free.
-        let growth = given.div_ceil(self.given).max(1).saturating_pow(2);
+        let growth = self.growth(given);
         let held = bounds.cells / SHARE / self.held.saturating_mul(growth);
         let work = bounds.work / SHARE as u64 / self.work.saturating_mul(growth as u64).max(1);
         held.min(usize::try_from(work).unwrap_or(usize::MAX)).max(1)
+    }
+
+    /// Rows whose values stay near the core.
+    fn rows_near(&self, given: usize) -> usize {
+        (CELLS_NEAR / self.held.saturating_mul(self.growth(given))).max(1)
+    }
+
+    /// Attention grows by the square of what is free.
+    fn growth(&self, given: usize) -> usize {
+        given.div_ceil(self.given).max(1).saturating_pow(2)
     }
 }
 
@@ -136,11 +149,6 @@ impl Onnx {
         }
         let inputs = infos.iter().map(|info| declared(info)).collect::<Result<Vec<_>, _>>()?;
         let is_fixed = inputs[0].1;
-        // A range over the whole batch, or rounds until all rows are done, would let rows change each other's answers: such a
-        // graph gets them one by one.
-        let mixes = ["DynamicQuantizeLinear", "If", "Loop"];
-        let is_dynamic = model.graph.nodes.iter().any(|node| mixes.contains(&node.op.as_str()));
-        let single = is_fixed || is_dynamic;
         if inputs.iter().any(|input| input.1 != is_fixed) {
             return Err(unsupported(
                 "an ONNX graph with a batch of one for some inputs and of any size for others",
@@ -151,6 +159,11 @@ impl Onnx {
                 "the ONNX operator {title} in the server's own engine; ONNX Runtime may have it"
             ))
         })?;
+        // A range over the whole batch, or rounds until all rows are done, would let rows change each other's answers: such a
+        // graph gets them one by one.
+        let mixes = ["DynamicQuantizeLinear", "If", "Loop"];
+        let may_mix = model.graph.nodes.iter().any(|node| mixes.contains(&node.op.as_str()));
+        let single = is_fixed || (may_mix && !program.is_apart());
         let spec = |(info, input): (&&ValueInfo, &(Elem, bool, Vec<Option<usize>>))| {
             let dtype = dtype(input.0).expect("it was checked");
             TensorSpec::new(info.name.clone(), dtype, input.2.clone())
@@ -226,7 +239,12 @@ impl Onnx {
     /// Runs rows, no more at a time than fit the limits of a run.
     fn evaluate(&self, rows: usize, values: Vec<Value>) -> Result<Vec<Value>, Failed> {
         let given = values.iter().map(Value::count).sum::<usize>().div_ceil(rows);
-        let step = if self.single { 1 } else { self.row_cost.rows_max(given, self.bounds) };
+        let most = self.row_cost.rows_max(given, self.bounds);
+        let step = match (self.single, self.program.is_apart()) {
+            (true, _) => 1,
+            (false, true) => most.min(self.row_cost.rows_near(given)),
+            (false, false) => most,
+        };
         if rows <= step {
             return Ok(self.program.run(values, self.bounds)?.values);
         }
@@ -325,8 +343,8 @@ fn rows_of(values: &[Value], rows: std::ops::Range<usize>) -> Vec<Value> {
         let stride: usize = value.dims[1..].iter().product();
         let mut dims = value.dims.clone();
         dims[0] = rows.len();
-        let places = rows.start * stride..rows.end * stride;
-        Value { dims, elem: value.elem, cells: value.cells.pick(places) }
+        let cells = value.cells.part(rows.start * stride..rows.end * stride);
+        Value { dims, elem: value.elem, cells }
     };
     values.iter().map(cut).collect()
 }

@@ -273,6 +273,22 @@ def integer_convolutions():
     ], {"X": (whole(-900, 900, 6, 3) / 8).astype(np.float32)}, {"a": F, "b": F}, constants)
 
 
+def integer_products():
+    """`MatMulInteger` and `QLinearMatMul`, with zero points on both sides and scales for all columns."""
+    global RANDOM
+    RANDOM = np.random.default_rng(13)
+    types = {U8: np.uint8, I8: np.int8}
+    for name, of, rows in [("mixed", (U8, I8), 3), ("unsigned", (U8, U8), 14), ("signed", (I8, I8), 1)]:
+        (x, low, high), (w, w_low, w_high) = [(types[kind], *((0, 255) if kind == U8 else (-128, 127))) for kind in of]
+        # Half of the range, so that kernels with sums of 16 bits are exact too.
+        part = 1 if of[1] == U8 else 2
+        given = {"X": RANDOM.integers(low, high + 1, (rows, 2, 45)).astype(x)}
+        constants = {"w": RANDOM.integers(w_low // part, w_high // part + 1, (45, 35)).astype(w), "xz": x(low + 117), "wz": w(9 if w is np.uint8 else 0)}
+        save(f"product_integer_{name}", [node("MatMulInteger", ["X", "w", "xz", "wz"], ["Y"])], given, {"Y": I32}, constants)
+        constants |= {"xs": np.float32(0.02), "ws": np.float32(0.007), "ys": np.float32(0.02 * 0.007 * 60 * 45), "yz": x(low + 100)}
+        save(f"product_q_{name}", [node("QLinearMatMul", ["X", "xs", "xz", "w", "ws", "wz", "ys", "yz"], ["Y"])], given, {"Y": of[0]}, constants)
+
+
 def flows():
     def typed(name, kind=F, shape=None):
         return helper.make_tensor_value_info(name, kind, shape)
@@ -358,4 +374,5 @@ rest()
 integer_convolutions()
 flows()
 whole_nets()
+integer_products()
 print(sum(f.stat().st_size for f in HERE.glob("net_*")) // 1024, "KiB")

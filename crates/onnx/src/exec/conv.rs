@@ -12,7 +12,7 @@ use models::LoadError;
 use super::attrs::Attrs;
 use super::gemm::{A, B, Left, Plus, product};
 use super::value::{Budget, Failed, Value};
-use super::window::{AXES, Axis, Window, floats, image, kernel_cells, product as over, seen_line};
+use super::window::{AXES, Axis, Window, floats, image, kernel_cells, product as over, seen_line, shaped};
 use super::{Op, Operator, input};
 
 /// Cells of the columns that are copied at once, unless one line has more.
@@ -72,19 +72,19 @@ pub(super) struct Plan {
 
 impl Plan {
     /// Of a window over an image `x` with the weights `w`.
-    pub(super) fn over(window: &Window, groups: usize, x: &Value, w: &Value) -> Result<Self, Failed> {
-        let ((_, channels, sizes), (to, from, kernel)) = (image(x)?, image(w)?);
+    pub(super) fn over(window: &Window, groups: usize, x: &[usize], w: &[usize]) -> Result<Self, Failed> {
+        let ((_, channels, sizes), (to, from, kernel)) = (shaped(x)?, shaped(w)?);
         if kernel.len() != sizes.len() || channels != from * groups || to % groups != 0 {
-            return Err(format!("weights {:?} in {groups} groups for {:?}", w.dims, x.dims));
+            return Err(format!("weights {w:?} in {groups} groups for {x:?}"));
         }
         let axes = window.over(sizes, kernel)?;
         Ok(Self { axes, from, to: to / groups, groups })
     }
 
     /// The result's shape for `x`; `size` is what an axis of it has.
-    pub(super) fn dims(&self, x: &Value, size: fn(&Axis) -> usize) -> Vec<usize> {
-        let mut dims = vec![x.dims[0], self.to * self.groups];
-        dims.extend(self.axes[AXES + 2 - x.dims.len()..].iter().map(size));
+    pub(super) fn dims(&self, x: &[usize], size: fn(&Axis) -> usize) -> Vec<usize> {
+        let mut dims = vec![x[0], self.to * self.groups];
+        dims.extend(self.axes[AXES + 2 - x.len()..].iter().map(size));
         dims
     }
 
@@ -157,7 +157,7 @@ impl<'v> Given<'v> {
     ) -> Result<Self, Failed> {
         let (x, w) = (input(inputs, 0)?, input(inputs, 1)?);
         let plan = plan(x, w)?;
-        let dims = plan.dims(x, size);
+        let dims = plan.dims(&x.dims, size);
         let bias = inputs.get(2).copied().flatten().map(floats).transpose()?;
         if bias.is_some_and(|bias| bias.len() != dims[1]) {
             return Err(format!("a bias for other than {} channels", dims[1]));
@@ -239,7 +239,7 @@ impl Operator for Conv {
     }
 
     fn run(&self, inputs: &[Option<&Value>], budget: &mut Budget) -> Result<Vec<Value>, Failed> {
-        let over = |x: &Value, w: &Value| Plan::over(&self.window, self.groups, x, w);
+        let over = |x: &Value, w: &Value| Plan::over(&self.window, self.groups, &x.dims, &w.dims);
         let Given { plan, cells, weights, bias, dims } = Given::read(inputs, over, |axis| axis.out)?;
         let count = budget.claim(&dims)?;
         let depth = plan.depth();

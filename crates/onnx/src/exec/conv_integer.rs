@@ -1,27 +1,36 @@
-//! `ConvInteger` and `QLinearConv`: convolutions of 8-bit integers.
+//! `ConvInteger` and `QLinearConv`: convolutions of 8-bit integers, and the sums that joined ones begin with.
 //!
-//! The products are made by the kernels for `float`, which is exact: a product of two differences of 8-bit integers is
-//! below 2^16, so a sum of [`EXACT`] of them is a whole number that `float` has. Longer sums are made part by part and
-//! added up as integers. Cells in the padding are zero points, that is zero.
+//! Windows are the rows of a product (`gemm8`), the weights its columns, laid out at load. An image is turned first so
+//! that the channels of a cell lie side by side: then a line of a window is copied at once. Cells in the padding are zero
+//! points, that is zero.
+//!
+//! Where a group has one channel and makes few, there is no product to speak of: sums of shifted copies are made by the
+//! loops for `float`, which is exact: a product of two differences of 8-bit integers is below 2^16, so a sum of [`EXACT`] of
+//! them is a whole number that `float` has.
 //!
 //! `QLinearConv` goes back to 8 bits as ONNX Runtime does: the sum times one factor of `float`, to the nearest, ties to
 //! even, then the zero point; what does not fit is cut to the type's range.
 //!
-//! Not here: `float` (`conv`), numbers to integers and back (`quantized`).
+//! Not here: `float` (`conv`), numbers to integers and back (`quantized`, `joined`).
+
+use std::borrow::Cow;
+use std::ops::Range;
 
 use models::LoadError;
 
 use super::attrs::Attrs;
-use super::conv::{Plan, columns, depthwise, groups};
-use super::gemm::{A, B, Left, Plus, product};
-use super::quantized::{nearest, range};
+use super::conv::{Plan, depthwise, groups};
+use super::gemm8::{Left, Right, product, unsigned};
+use super::steps::{nearest, range};
 use super::value::{Budget, Cells, Failed, Value};
-use super::window::{Window, image};
+use super::window::{Window, image, seen_line};
 use super::{Op, Operator, input};
 use crate::proto::Elem;
 
 /// Products of 255 x 255 whose sum is below 2^24.
 const EXACT: usize = 258;
+/// From so many channels on that a group makes, its windows are worth laying out.
+const MANY: usize = 8;
 
 /// The operator of a node, if it is one of these.
 pub(crate) fn operator(attrs: Attrs<'_>) -> Result<Option<Op>, LoadError> {
@@ -30,78 +39,88 @@ pub(crate) fn operator(attrs: Attrs<'_>) -> Result<Option<Op>, LoadError> {
         "QLinearConv" => 3,
         _ => return Ok(None),
     };
-    let zero_at = weights_at + 2;
-    let sums = Sums {
-        window: Window::read(attrs)?,
-        groups: groups(attrs)?,
-        weights_at,
-        has_zero: attrs.node.inputs.get(zero_at).is_some_and(|name| !name.is_empty()),
-        laid: None,
-        weights: 0,
-    };
+    let sums = Sums::new(attrs, weights_at, weights_at + 2)?;
     Ok(Some(if weights_at == 1 { Box::new(ConvInteger(sums)) } else { Box::new(QLinearConv(sums)) }))
 }
 
-/// The cells of 8 bits less their zero points, of which there is one, or one for each part of the first dimension.
-fn less(value: &Value, zeros: Option<&Value>) -> Result<Vec<f32>, Failed> {
-    let (low, high) = range(value.elem)?;
-    // A file may keep them in wider fields.
-    let bounds = low as i64..=high as i64;
-    let fits = |cells: &[i64]| cells.iter().all(|cell| bounds.contains(cell));
-    let cells = value.to_ints()?;
-    let zeros = match zeros {
-        None => vec![0],
-        Some(zeros) if zeros.elem == value.elem => zeros.to_ints()?.into_owned(),
-        Some(zeros) => return Err(format!("zero points of {} for {}", zeros.elem.name(), value.elem.name())),
-    };
-    if !fits(&cells) || !fits(&zeros) {
-        return Err(format!("numbers outside of {}", value.elem.name()));
-    }
-    let parts = value.dims.first().copied().unwrap_or(1);
-    if zeros.len() != 1 && zeros.len() != parts {
-        return Err(format!("{} zero points for {parts} parts", zeros.len()));
-    }
-    let inner = (cells.len() / zeros.len().max(1)).max(1);
-    let mut numbers = Vec::with_capacity(cells.len());
-    for (cells, zero) in cells.chunks(inner).zip(&zeros) {
-        numbers.extend(cells.iter().map(|cell| (cell - zero) as i32 as f32));
-    }
-    Ok(numbers)
-}
-
-/// Weights less their zero points.
+/// Weights as the loops take them.
 struct Laid {
-    plain: Vec<f32>,
-    /// For each group, its columns [`EXACT`] by [`EXACT`].
-    packed: Vec<Vec<Left>>,
+    dims: Vec<usize>,
+    /// For each group, channels that it makes as columns.
+    groups: Vec<Right>,
+    /// Where groups have one channel and make few: weights less their zero points.
+    single: Vec<f32>,
 }
 
 impl Laid {
     fn new(w: &Value, zeros: Option<&Value>, groups: usize) -> Result<Self, Failed> {
         let (to, from, kernel) = image(w)?;
-        let plain = less(w, zeros)?;
-        let (rows, depth) = (to / groups, from * kernel.iter().product::<usize>());
-        if rows * depth == 0 {
-            return Ok(Self { plain, packed: Vec::new() });
-        }
-        let part = |group: &[f32], from: usize| {
-            let wide = EXACT.min(depth - from);
-            let cells: Vec<f32> =
-                group.chunks_exact(depth).flat_map(|row| &row[from..from + wide]).copied().collect();
-            Left::pack(&cells, (rows, wide))
+        let (rows, kernel) = (to / groups, kernel.iter().product::<usize>());
+        let zeros = match zeros {
+            None => Cow::Borrowed(&[0][..]),
+            Some(zeros) if zeros.elem == w.elem => zeros.to_ints()?,
+            Some(zeros) => {
+                return Err(format!("zero points of {} for {}", zeros.elem.name(), w.elem.name()));
+            }
         };
-        let group = |cells: &[f32]| (0..depth).step_by(EXACT).map(|from| part(cells, from)).collect();
-        let packed = plain.chunks_exact(rows * depth).map(group).collect();
-        Ok(Self { plain, packed })
+        if zeros.len() != 1 && zeros.len() != to {
+            return Err(format!("{} zero points for {to} channels", zeros.len()));
+        }
+        let (depth, cells) = (from * kernel, w.to_ints()?);
+        let mut laid = Self { dims: w.dims.clone(), groups: Vec::new(), single: Vec::new() };
+        for group in 0..if depth == 0 { 0 } else { groups } {
+            let cells = &cells[group * rows * depth..(group + 1) * rows * depth];
+            let own = if zeros.len() == 1 { &zeros[..] } else { &zeros[group * rows..(group + 1) * rows] };
+            // Channels lie side by side, as they do in a turned image.
+            let at = |deep: usize, column: usize| cells[column * depth + deep % from * kernel + deep / from];
+            laid.groups.push(Right::pack((w.elem, own), (depth, rows), at)?);
+        }
+        if is_single(from, rows, depth) {
+            let less = |(at, cell): (usize, &i64)| (cell - zeros[at / depth.max(1) % zeros.len()]) as f32;
+            laid.single = cells.iter().enumerate().map(less).collect();
+        }
+        Ok(laid)
     }
 }
 
+fn is_single(from: usize, to: usize, depth: usize) -> bool {
+    from == 1 && depth <= EXACT && to < MANY
+}
+
+/// Images of numbers counted from the least of their type.
+#[derive(Clone, Copy)]
+pub(super) struct Image<'v> {
+    pub(super) cells: &'v [u8],
+    /// The zero point of all, or of each row of the batch.
+    pub(super) zeros: &'v [u8],
+}
+
+/// Numbers of 8 bits counted from the least of their type, and their one zero point.
+fn small(value: &Value, zero: Option<&Value>) -> Result<(Vec<u8>, u8), Failed> {
+    let zero = match zero {
+        None => 0,
+        Some(zero) if zero.elem != value.elem => {
+            return Err(format!("a zero point of {} for {}", zero.elem.name(), value.elem.name()));
+        }
+        Some(zero) => match zero.to_ints()?.as_ref() {
+            [zero] => *zero,
+            _ => return Err("more than one zero point for the image".into()),
+        },
+    };
+    let cells = value.to_ints()?.iter().map(|cell| unsigned(value.elem, *cell)).collect::<Result<_, _>>()?;
+    Ok((cells, unsigned(value.elem, zero)?))
+}
+
+/// What takes sums: the place of the first in the result, their channel, and sums of windows one after the other.
+pub(super) type Take<'t> = &'t mut dyn FnMut(usize, usize, &[i32]);
+
 /// The sums of products under each window.
-struct Sums {
+pub(super) struct Sums {
     window: Window,
     groups: usize,
-    /// The place of the weights among the inputs; their zero points are two places on.
+    /// The places of the weights and their zero points among the inputs.
     weights_at: usize,
+    zeros_at: usize,
     has_zero: bool,
     /// The weights, where they and their zero points are constants.
     laid: Option<Laid>,
@@ -109,65 +128,109 @@ struct Sums {
 }
 
 impl Sums {
-    fn prepare(&mut self, constants: &[Option<&Value>]) -> Result<(), Failed> {
+    fn new(attrs: Attrs<'_>, weights_at: usize, zeros_at: usize) -> Result<Self, LoadError> {
+        Ok(Self {
+            window: Window::read(attrs)?,
+            groups: groups(attrs)?,
+            weights_at,
+            zeros_at,
+            has_zero: attrs.node.inputs.get(zeros_at).is_some_and(|name| !name.is_empty()),
+            laid: None,
+            weights: 0,
+        })
+    }
+
+    /// Of a joined node.
+    pub(super) fn joined(attrs: Attrs<'_>) -> Result<Self, LoadError> {
+        Self::new(attrs, 1, 2)
+    }
+
+    pub(super) fn prepare(&mut self, constants: &[Option<&Value>]) -> Result<(), Failed> {
         let constant = |at: usize| constants.get(at).copied().flatten();
         let Some(w) = constant(self.weights_at) else { return Ok(()) };
         self.weights = w.count();
-        let zeros = constant(self.weights_at + 2);
+        let zeros = constant(self.zeros_at);
         if zeros.is_some() || !self.has_zero {
             self.laid = Some(Laid::new(w, zeros, self.groups)?);
         }
         Ok(())
     }
 
-    /// The result's shape and its sums; `zero` is the image's zero point, `zeros` are the weights'.
-    fn run(
+    /// The windows over an image of a shape by the constant weights.
+    pub(super) fn plan(&self, dims: &[usize]) -> Result<Plan, Failed> {
+        let laid = self.laid.as_ref().ok_or("its weights are not laid out")?;
+        Plan::over(&self.window, self.groups, dims, &laid.dims)
+    }
+
+    /// Makes all sums, each on top of its channel's number in `plus` where that has any. `w` is read where the weights are
+    /// no constants.
+    pub(super) fn run(
+        &self,
+        plan: &Plan,
+        image: Image<'_>,
+        w: Option<(&Value, Option<&Value>)>,
+        plus: &[i32],
+        budget: &mut Budget,
+        take: Take<'_>,
+    ) -> Result<(), Failed> {
+        let (depth, (size, windows)) = (plan.depth(), plan.sizes());
+        let images = image.cells.len() / (plan.from * size).max(1);
+        budget.work(images * plan.to * windows, depth)?;
+        budget.claim(&[2, plan.from, size])?;
+        budget.claim(&[depth + 2 * plan.to, plan.lines(), plan.axes[2].out])?;
+        let mut own = None;
+        let laid = match (&self.laid, w) {
+            (Some(laid), _) => laid,
+            (None, Some((w, zeros))) => {
+                budget.claim(&[2, w.count()])?;
+                own.insert(Laid::new(w, zeros, self.groups)?)
+            }
+            (None, None) => return Err("its weights are not laid out".into()),
+        };
+        let mut scratch = Scratch::default();
+        for (index, x) in image.cells.chunks_exact((plan.from * size).max(1)).enumerate() {
+            let group = index % plan.groups;
+            let image = (x, image.zeros[index / plan.groups % image.zeros.len()]);
+            let plus = if plus.is_empty() { plus } else { &plus[group * plan.to..(group + 1) * plan.to] };
+            let mut take = |channel: usize, from: usize, sums: &[i32]| {
+                take((index * plan.to + channel) * windows + from, group * plan.to + channel, sums);
+            };
+            if is_single(plan.from, plan.to, depth) {
+                let w = &laid.single[group * plan.to * depth..(group + 1) * plan.to * depth];
+                scratch.single(plan, image, w, plus, &mut take);
+            } else if let Some(right) = laid.groups.get(group) {
+                scratch.group(plan, image, right, plus, &mut take)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The result's shape and its sums, of a value of integers.
+    fn whole(
         &self,
         (x, zero): (&Value, Option<&Value>),
         (w, zeros): (&Value, Option<&Value>),
         budget: &mut Budget,
+        take: impl Fn(usize, i32) -> i64,
     ) -> Result<(Vec<usize>, Vec<i64>), Failed> {
-        if zero.is_some_and(|zero| zero.count() != 1) {
-            return Err("more than one zero point for the image".into());
-        }
-        let plan = Plan::over(&self.window, self.groups, x, w)?;
-        let (dims, depth) = (plan.dims(x, |axis| axis.out), plan.depth());
-        let count = budget.claim(&dims)?;
-        budget.work(count, depth)?;
-        budget.claim(&x.dims)?;
-        budget.claim(&[depth + plan.to, plan.lines(), plan.axes[2].out])?;
-        let mut own = None;
-        let laid = match &self.laid {
-            Some(laid) => laid,
-            None => {
-                budget.claim(&[2, w.count()])?;
-                own.insert(Laid::new(w, zeros, self.groups)?)
-            }
-        };
-        let cells = less(x, zero)?;
-        let (size, windows) = plan.sizes();
-        let mut sums = vec![0; count];
-        let mut scratch = Scratch::default();
-        for (index, out) in sums.chunks_exact_mut((plan.to * windows).max(1)).enumerate() {
-            let group = index % plan.groups;
-            let x = &cells[index * plan.from * size..(index + 1) * plan.from * size];
-            if plan.from == 1 && depth <= EXACT {
-                let w = &laid.plain[group * plan.to * depth..(group + 1) * plan.to * depth];
-                scratch.single(&plan, x, w, out);
-            } else if let Some(packed) = laid.packed.get(group) {
-                scratch.group(&plan, x, packed, out)?;
-            }
-        }
-        // ONNX sums in 32 bits, which wrap.
-        sums.iter_mut().for_each(|sum| *sum = i64::from(*sum as i32));
-        Ok((dims, sums))
+        let plan = Plan::over(&self.window, self.groups, &x.dims, &w.dims)?;
+        let dims = plan.dims(&x.dims, |axis| axis.out);
+        let mut out = vec![0; budget.claim(&dims)?];
+        budget.claim(&[x.count().div_ceil(8)])?;
+        let (cells, zero) = small(x, zero)?;
+        let image = Image { cells: &cells, zeros: &[zero] };
+        self.run(&plan, image, Some((w, zeros)), &[], budget, &mut |at, channel, sums| {
+            let slots = &mut out[at..at + sums.len()];
+            slots.iter_mut().zip(sums).for_each(|(slot, sum)| *slot = take(channel, *sum));
+        })?;
+        Ok((dims, out))
     }
 
-    fn cost_ns(&self) -> u64 {
+    pub(super) fn cost_ns(&self) -> u64 {
         (self.weights as u64 * 4).max(2_000)
     }
 
-    fn detail(&self) -> String {
+    pub(super) fn detail(&self) -> String {
         format!("{} weights of 8 bits", self.weights)
     }
 }
@@ -175,46 +238,114 @@ impl Sums {
 /// What is kept from one group to the next.
 #[derive(Default)]
 struct Scratch {
-    columns: Vec<f32>,
+    floats: Vec<f32>,
     part: Vec<f32>,
+    turned: Vec<u8>,
+    left: Left,
+    sums: Vec<i32>,
+    line: Vec<i32>,
 }
 
 impl Scratch {
     /// A group of one channel.
-    fn single(&mut self, plan: &Plan, x: &[f32], w: &[f32], out: &mut [i64]) {
+    fn single(
+        &mut self,
+        plan: &Plan,
+        (x, zero): (&[u8], u8),
+        w: &[f32],
+        plus: &[i32],
+        take: &mut dyn FnMut(usize, usize, &[i32]),
+    ) {
         let (_, windows) = plan.sizes();
-        for (w, out) in w.chunks_exact(plan.depth()).zip(out.chunks_exact_mut(windows)) {
+        self.floats.clear();
+        self.floats.extend(x.iter().map(|cell| f32::from(*cell) - f32::from(zero)));
+        for (channel, w) in w.chunks_exact(plan.depth()).enumerate() {
             self.part.clear();
             self.part.resize(windows, 0.0);
-            depthwise(plan, x, w, &mut self.part);
-            out.iter_mut().zip(&self.part).for_each(|(out, sum)| *out = i64::from(*sum as i32));
+            depthwise(plan, &self.floats, w, &mut self.part);
+            let plus = plus.get(channel).copied().unwrap_or(0);
+            self.line.clear();
+            self.line.extend(self.part.iter().map(|sum| (*sum as i32).wrapping_add(plus)));
+            take(channel, 0, &self.line);
         }
     }
 
-    /// One row and one group: `out` is `[to, windows]`.
-    fn group(&mut self, plan: &Plan, x: &[f32], packed: &[Left], out: &mut [i64]) -> Result<(), Failed> {
-        let (depth, (_, windows)) = (plan.depth(), plan.sizes());
-        let width = plan.axes[2].out;
+    /// One row and one group.
+    fn group(
+        &mut self,
+        plan: &Plan,
+        (x, zero): (&[u8], u8),
+        right: &Right,
+        plus: &[i32],
+        take: &mut dyn FnMut(usize, usize, &[i32]),
+    ) -> Result<(), Failed> {
+        let (size, _) = plan.sizes();
+        let cells = if plan.from == 1 || size == 1 {
+            x
+        } else {
+            self.turned.resize(x.len(), 0);
+            for (channel, plane) in x.chunks_exact(size).enumerate() {
+                let slots = self.turned[channel..].iter_mut().step_by(plan.from);
+                slots.zip(plane).for_each(|(slot, cell)| *slot = *cell);
+            }
+            &self.turned
+        };
+        let (to, width) = (plan.to, plan.axes[2].out);
         let (lines, step) = (plan.axes[0].out * plan.axes[1].out, plan.lines());
         for from in (0..lines).step_by(step) {
             let range = from..(from + step).min(lines);
             let count = range.len() * width;
-            self.columns.resize(depth * count, 0.0);
-            columns(plan, x, range, &mut self.columns);
-            self.part.resize(plan.to * count, 0.0);
-            for (left, right) in packed.iter().zip(self.columns.chunks(EXACT * count)) {
-                let shape = (plan.to, right.len() / count, count);
-                product(&mut self.part, A::Packed(left), B::Plain(right), shape, Plus::Nothing)?;
-                for (channel, sums) in self.part.chunks_exact(count).enumerate() {
-                    let at = channel * windows + from * width;
-                    out[at..at + count]
-                        .iter_mut()
-                        .zip(sums)
-                        .for_each(|(out, sum)| *out += i64::from(*sum as i32));
-                }
+            self.left.resize(count, plan.depth());
+            windows(plan, (cells, zero), range, &mut self.left);
+            self.sums.resize(count * to, 0);
+            product(&mut self.sums, (&self.left, &[zero]), right, plus)?;
+            for channel in 0..to {
+                self.line.clear();
+                self.line.extend(self.sums[channel..].iter().step_by(to));
+                take(channel, from * width, &self.line);
             }
         }
         Ok(())
+    }
+}
+
+/// Copies what each window of `lines` sees of a turned image, `[cells, channels]`, into a row, `[kernel, channels]`.
+fn windows(plan: &Plan, (cells, zero): (&[u8], u8), lines: Range<usize>, left: &mut Left) {
+    let [deep, high, wide] = plan.axes;
+    let (channels, line_size) = (plan.from, wide.kernel * plan.from);
+    let mut rows = left.rows();
+    for line in lines {
+        let seen = |at: usize| seen_line(&plan.axes, line, [at / high.kernel, at % high.kernel, 0]);
+        let seen: Vec<Option<usize>> = (0..deep.kernel * high.kernel).map(seen).collect();
+        for (window, row) in (0..wide.out).zip(&mut rows) {
+            let first = window * wide.stride;
+            let inside = wide.before.saturating_sub(first).min(wide.kernel)
+                ..(wide.size + wide.before).saturating_sub(first).min(wide.kernel);
+            for (base, slots) in seen.iter().zip(row.chunks_exact_mut(line_size)) {
+                let Some(base) = base else {
+                    slots.fill(zero);
+                    continue;
+                };
+                if wide.dilation == 1 && !inside.is_empty() {
+                    let from = (base + first + inside.start - wide.before) * channels;
+                    let (before, rest) = slots.split_at_mut(inside.start * channels);
+                    let (seen, after) = rest.split_at_mut(inside.len() * channels);
+                    before.fill(zero);
+                    seen.copy_from_slice(&cells[from..from + seen.len()]);
+                    after.fill(zero);
+                    continue;
+                }
+                for (at, slots) in slots.chunks_exact_mut(channels).enumerate() {
+                    match wide.cell(window, at) {
+                        Some(cell) => {
+                            let from = (base + cell) * channels;
+                            slots.copy_from_slice(&cells[from..from + channels]);
+                        }
+                        None => slots.fill(zero),
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -228,7 +359,7 @@ impl Operator for ConvInteger {
     fn run(&self, inputs: &[Option<&Value>], budget: &mut Budget) -> Result<Vec<Value>, Failed> {
         let given = |at: usize| inputs.get(at).copied().flatten();
         let (x, w) = (input(inputs, 0)?, input(inputs, 1)?);
-        let (dims, sums) = self.0.run((x, given(2)), (w, given(3)), budget)?;
+        let (dims, sums) = self.0.whole((x, given(2)), (w, given(3)), budget, |_, sum| i64::from(sum))?;
         Ok(vec![Value { dims, elem: Elem::I32, cells: Cells::Int(sums) }])
     }
 
@@ -254,9 +385,7 @@ impl Operator for QLinearConv {
             scales => Err(format!("{} scales at input {at} where one is needed", scales.len())),
         };
         let (x, w) = (input(inputs, 0)?, input(inputs, 3)?);
-        let (dims, mut sums) =
-            self.0.run((x, Some(input(inputs, 2)?)), (w, Some(input(inputs, 5)?)), budget)?;
-        let channels = dims[1];
+        let channels = w.dims.first().copied().unwrap_or(0);
         let scales = input(inputs, 4)?.to_f32s()?;
         if scales.len() != 1 && scales.len() != channels {
             return Err(format!("{} scales for {channels} channels", scales.len()));
@@ -270,16 +399,14 @@ impl Operator for QLinearConv {
         let &[zero] = y_zero.to_ints()?.as_ref() else {
             return Err("more than one zero point for the result".into());
         };
-        let windows: usize = dims[2..].iter().product();
-        for (at, sums) in sums.chunks_exact_mut(windows.max(1)).enumerate() {
-            let channel = at % channels;
+        let steps = |channel: usize, sum: i32| {
             let factor = x_scale * scales[channel % scales.len()] / y_scale;
-            let plus = bias.as_ref().map_or(0, |bias| bias[channel]);
-            for sum in sums {
-                let steps = nearest(sum.wrapping_add(plus) as i32 as f32 * factor);
-                *sum = i64::from((steps + zero as f32).clamp(low, high) as i32);
-            }
-        }
+            let plus = bias.as_ref().map_or(0, |bias| bias[channel] as i32);
+            let steps = nearest(sum.wrapping_add(plus) as f32 * factor);
+            i64::from((steps + zero as f32).clamp(low, high) as i32)
+        };
+        let (dims, sums) =
+            self.0.whole((x, Some(input(inputs, 2)?)), (w, Some(input(inputs, 5)?)), budget, steps)?;
         Ok(vec![Value { dims, elem: y_zero.elem, cells: Cells::Int(sums) }])
     }
 

@@ -43,7 +43,7 @@ fn graph<'n>(node: &'n Node, name: &str) -> Result<&'n Graph, LoadError> {
 }
 
 /// The names that a graph reads and does not make, each once.
-fn outer_names(graph: &Graph) -> Vec<String> {
+pub(super) fn outer_names(graph: &Graph) -> Vec<String> {
     let mut own: HashSet<&str> = graph.inputs.iter().map(|input| input.name.as_str()).collect();
     own.extend(graph.initializers.iter().map(|tensor| tensor.name.as_str()));
     own.extend(graph.nodes.iter().flat_map(|node| &node.outputs).map(String::as_str));
@@ -100,7 +100,7 @@ fn branches(node: &Node, model: &Model) -> Result<Result<Holding, String>, LoadE
         }
         split = names.len();
         let outer = outer_names(graph);
-        match Program::of(graph, model, &outer)? {
+        match Program::of(graph, model, &outer, false)? {
             Ok(program) => programs.push(program),
             Err(title) => return Ok(Err(title)),
         }
@@ -153,7 +153,7 @@ fn rounds(node: &Node, model: &Model) -> Result<Result<Holding, String>, LoadErr
         return Err(attrs.error(format!("its body gives {gives} values, {carried} go from round to round")));
     };
     let outer = outer_names(graph);
-    Ok(Program::of(graph, model, &outer)?
+    Ok(Program::of(graph, model, &outer, false)?
         .map(|body| (Box::new(Rounds { body, carried, scanned }) as Op, outer)))
 }
 

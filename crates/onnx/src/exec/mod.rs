@@ -17,6 +17,9 @@ mod conv_integer;
 mod ensemble;
 mod flow;
 mod gemm;
+mod gemm8;
+mod join;
+mod joined;
 mod linear;
 mod math;
 mod movement;
@@ -28,6 +31,8 @@ mod quantized;
 mod recurrent;
 mod reduce;
 mod resize;
+mod rows;
+mod steps;
 mod table;
 mod trees;
 pub(crate) mod value;
@@ -130,6 +135,23 @@ fn operator(node: &Node, opset: i64) -> Result<Option<Op>, LoadError> {
     network(attrs, opset)
 }
 
+/// The operator of a graph's node and the outer values that it reads; the inner error is the title of a node that is not
+/// one of ours.
+fn holding(node: &Node, is_joined: bool, model: &Model) -> Result<Result<flow::Holding, String>, LoadError> {
+    let title = node.title();
+    let alone = |op: Option<Op>| op.map(|op| (op, Vec::new())).ok_or(title.clone());
+    if is_joined {
+        return Ok(alone(joined::operator(Attrs::new(node))?));
+    }
+    let opset = model.opset(&node.domain);
+    let opset =
+        opset.ok_or_else(|| unsupported(format!("{title}: the model names no opset of its domain")))?;
+    match flow::operator(node, model)? {
+        Some(holding) => Ok(holding),
+        None => Ok(alone(operator(node, opset)?)),
+    }
+}
+
 /// The operators of networks.
 fn network(attrs: Attrs<'_>, opset: i64) -> Result<Option<Op>, LoadError> {
     for family in [
@@ -175,6 +197,8 @@ pub(crate) struct Program {
     inputs: Vec<usize>,
     outputs: Vec<usize>,
     slots: usize,
+    /// Whether rows of a batch are known to have no part in each other's answers.
+    is_apart: bool,
 }
 
 /// The slots of names while a graph is compiled.
@@ -228,11 +252,18 @@ fn widened(
 impl Program {
     /// Compiles; the inner error is the title of a node that is not one of ours.
     pub(crate) fn compile(model: &Model) -> Result<Result<Self, String>, LoadError> {
-        Self::of(&model.graph, model, &[])
+        Self::of(&model.graph, model, &[], true)
     }
 
     /// Compiles a graph of a model. Its inputs are followed by the values of an outer graph that it reads by these names.
-    fn of(graph: &Graph, model: &Model, outer: &[String]) -> Result<Result<Self, String>, LoadError> {
+    /// `is_whole` says that the graph is the model's, whose inputs are a batch of rows.
+    fn of(
+        graph: &Graph,
+        model: &Model,
+        outer: &[String],
+        is_whole: bool,
+    ) -> Result<Result<Self, String>, LoadError> {
+        let (nodes, is_apart) = join::joined(graph, is_whole);
         let mut names = Names::default();
         let mut program = Self {
             constants: Vec::new(),
@@ -240,6 +271,7 @@ impl Program {
             inputs: Vec::new(),
             outputs: Vec::new(),
             slots: 0,
+            is_apart,
         };
         for input in given(graph) {
             program.inputs.push(names.define(&input.name)?);
@@ -254,21 +286,15 @@ impl Program {
         let mut places: HashMap<usize, usize> =
             program.constants.iter().enumerate().map(|(at, (slot, _))| (*slot, at)).collect();
         let mut room: usize = program.constants.iter().map(|(_, value)| value.count()).sum();
-        for node in &graph.nodes {
+        for node in &nodes {
             let title = node.title();
-            let opset = model.opset(&node.domain);
-            let opset = opset
-                .ok_or_else(|| unsupported(format!("{title}: the model names no opset of its domain")))?;
-            let (mut op, read) = match flow::operator(node, model)? {
-                Some(Ok(holding)) => holding,
-                Some(Err(title)) => return Ok(Err(title)),
-                None => match operator(node, opset)? {
-                    Some(op) => (op, Vec::new()),
-                    None => return Ok(Err(title)),
-                },
+            let is_joined = matches!(node, Cow::Owned(_));
+            let (mut op, read) = match holding(node, is_joined, model)? {
+                Ok(holding) => holding,
+                Err(title) => return Ok(Err(title)),
             };
             let slot_of = |name: &String| (!name.is_empty()).then(|| names.find(name, &title)).transpose();
-            let inputs = node.inputs.iter().chain(&read).map(slot_of).collect::<Result<Vec<_>, _>>()?;
+            let mut inputs = node.inputs.iter().chain(&read).map(slot_of).collect::<Result<Vec<_>, _>>()?;
             let constant = |slot: &Option<usize>| {
                 let at = places.get(slot.as_ref()?)?;
                 program.constants.get(*at).map(|(_, value)| value)
@@ -276,6 +302,10 @@ impl Program {
             let constants: Vec<Option<&Value>> = inputs.iter().map(constant).collect();
             let prepared = op.prepare(&constants);
             prepared.map_err(|what| unsupported(format!("{title}: {what}")))?;
+            if is_joined {
+                // It has read its constants.
+                inputs.truncate(1);
+            }
             let widened = widened(node, &*op, &inputs, &constants, &mut room);
             if let Some(made) = widened.map_err(|what| unsupported(format!("{title}: {what}")))? {
                 for (name, value) in node.outputs.iter().zip(made) {
@@ -370,6 +400,11 @@ impl Program {
             value.ok_or_else(|| "an output was never made".to_owned())
         };
         self.outputs.iter().map(take).collect()
+    }
+
+    /// Whether rows of a batch are known to have no part in each other's answers; then also ranges are those of rows.
+    pub(crate) fn is_apart(&self) -> bool {
+        self.is_apart
     }
 
     /// Roughly the nanoseconds that a row takes.

@@ -1,15 +1,20 @@
 //! Operators of 8-bit models: numbers to small integers and back, products of integers.
 //!
-//! Rounding is to the nearest, ties to even, and saturates, as ONNX defines it.
+//! These are the operators as a file names them, one by one; those that stand together as `slipway model quantize` and
+//! others write them become one (`join`).
 //!
 //! Not here: convolutions of integers (`conv_integer`), making such models (`crate::quantize`).
+
+use std::borrow::Cow;
 
 use models::LoadError;
 
 use super::attrs::Attrs;
+use super::gemm8::{Left, Right, product, unsigned};
 use super::reduce::axis_of;
+use super::steps::{Grid, nearest, range, steps};
 use super::value::{Budget, Cells, Failed, Value};
-use super::{Op, input, plain};
+use super::{Op, Operator, input, plain};
 use crate::proto::Elem;
 
 /// The operator of a node, if it is one of these.
@@ -19,18 +24,10 @@ pub(crate) fn operator(attrs: Attrs<'_>) -> Result<Option<Op>, LoadError> {
         "QuantizeLinear" => plain(move |inputs, budget| Ok(vec![quantize(inputs, axis, budget)?])),
         "DequantizeLinear" => plain(move |inputs, budget| Ok(vec![dequantize(inputs, axis, budget)?])),
         "DynamicQuantizeLinear" => plain(|inputs, budget| dynamic(input(inputs, 0)?, budget)),
-        "MatMulInteger" => plain(|inputs, budget| Ok(vec![product(inputs, budget)?])),
+        "MatMulInteger" => Box::new(MatMulInteger(Factor::new(attrs, 1, 3))),
+        "QLinearMatMul" => Box::new(QLinearMatMul(Factor::new(attrs, 3, 5))),
         _ => return Ok(None),
     }))
-}
-
-/// The least and the greatest of a type.
-pub(super) fn range(elem: Elem) -> Result<(f32, f32), Failed> {
-    match elem {
-        Elem::U8 => Ok((0.0, 255.0)),
-        Elem::I8 => Ok((-128.0, 127.0)),
-        other => Err(format!("{} where 8-bit integers are needed", other.name())),
-    }
 }
 
 /// How many cells in a row have one scale: all, or those of a part of the axis.
@@ -45,14 +42,6 @@ fn stretch(value: &Value, scales: usize, axis: i64) -> Result<usize, Failed> {
     Ok(value.dims[axis + 1..].iter().product::<usize>().max(1))
 }
 
-/// The nearest whole number, ties to even, of what may be 8 bits; what is far from them goes no farther. Adding and
-/// taking away a large number rounds so, and many at once: rounding itself is a call on the oldest CPUs.
-pub(super) fn nearest(number: f32) -> f32 {
-    const FAR: f32 = 1024.0;
-    const LARGE: f32 = (3 << 22) as f32;
-    (number.clamp(-FAR, FAR) + LARGE) - LARGE
-}
-
 /// The zero points as numbers, and their type; zeros of `uint8` where there are none.
 fn zeros(value: Option<&Value>, scales: usize) -> Result<(Vec<f64>, Elem), Failed> {
     match value {
@@ -62,18 +51,26 @@ fn zeros(value: Option<&Value>, scales: usize) -> Result<(Vec<f64>, Elem), Faile
     }
 }
 
+/// Steps as whole numbers of their type.
+fn whole(grid: Grid, cells: &[f32], into: &mut Vec<i64>) {
+    let mut part = [0; 256];
+    for cells in cells.chunks(part.len()) {
+        steps(grid, cells, &mut part);
+        into.extend(part[..cells.len()].iter().map(|step| i64::from(*step) + grid.low as i64));
+    }
+}
+
 fn quantize(inputs: &[Option<&Value>], axis: i64, budget: &mut Budget) -> Result<Value, Failed> {
     let (value, scales) = (input(inputs, 0)?, input(inputs, 1)?.to_f32s()?.into_owned());
     let (zeros, elem) = zeros(inputs.get(2).copied().flatten(), scales.len())?;
-    let (low, high) = range(elem)?;
+    let grids = scales.iter().zip(&zeros).map(|(scale, zero)| Grid::new(elem, *scale, *zero));
+    let grids = grids.collect::<Result<Vec<_>, _>>()?;
     budget.claim(&value.dims)?;
     let stretch = stretch(value, scales.len(), axis)?;
     let cells = value.to_f32s()?;
     let mut integers = Vec::with_capacity(cells.len());
-    for (index, cells) in cells.chunks(stretch).enumerate() {
-        let (scale, zero) = (scales[index % scales.len()], zeros[index % scales.len()] as f32);
-        let one = |cell: &f32| i64::from((nearest(cell / scale) + zero).clamp(low, high) as i32);
-        integers.extend(cells.iter().map(one));
+    for (cells, grid) in cells.chunks(stretch).zip(grids.iter().cycle()) {
+        whole(*grid, cells, &mut integers);
     }
     Ok(Value { dims: value.dims.clone(), elem, cells: Cells::Int(integers) })
 }
@@ -92,64 +89,167 @@ fn dequantize(inputs: &[Option<&Value>], axis: i64, budget: &mut Budget) -> Resu
     Ok(Value::f32s(&value.dims, floats))
 }
 
-/// The range of the value itself decides: 255 steps from its least (at most 0) to its greatest (at least 0).
+/// The range of the value itself decides.
 fn dynamic(value: &Value, budget: &mut Budget) -> Result<Vec<Value>, Failed> {
     let cells = value.to_f32s()?;
     budget.claim(&value.dims)?;
-    let low = cells.iter().copied().fold(0.0_f32, f32::min);
-    let high = cells.iter().copied().fold(0.0_f32, f32::max);
-    // All zeros have no range; any scale says the same of them.
-    let scale = if high > low { (high - low) / 255.0 } else { 1.0 };
-    let zero = (-low / scale).round_ties_even().clamp(0.0, 255.0);
-    let one = |cell: &f32| i64::from((nearest(cell / scale) + zero).clamp(0.0, 255.0) as i32);
-    let cells = Cells::Int(cells.iter().map(one).collect());
+    let grid = Grid::of(&cells);
+    let mut integers = Vec::with_capacity(cells.len());
+    whole(grid, &cells, &mut integers);
     Ok(vec![
-        Value { dims: value.dims.clone(), elem: Elem::U8, cells },
-        Value::f32s(&[], vec![scale]),
-        Value { dims: Vec::new(), elem: Elem::U8, cells: Cells::Int(vec![zero as i64]) },
+        Value { dims: value.dims.clone(), elem: Elem::U8, cells: Cells::Int(integers) },
+        Value::f32s(&[], vec![grid.scale]),
+        Value { dims: Vec::new(), elem: Elem::U8, cells: Cells::Int(vec![grid.zero as i64]) },
     ])
 }
 
-/// `[…, k]` of 8 bits times `[k, m]` of 8 bits, less their zero points, in 32 bits.
-fn product(inputs: &[Option<&Value>], budget: &mut Budget) -> Result<Value, Failed> {
-    let (a, b) = (input(inputs, 0)?, input(inputs, 1)?);
-    let (Some((k, rows)), [height, m]) = (a.dims.split_last(), b.dims.as_slice()) else {
-        return Err(format!("the shapes {:?} and {:?} do not multiply", a.dims, b.dims));
-    };
-    if k != height {
-        return Err(format!("the shapes {:?} and {:?} do not multiply", a.dims, b.dims));
+/// The right side of a product of integers, `[k, m]`, less its zero points: laid out at load where both are constants.
+struct Factor {
+    at: usize,
+    zeros_at: usize,
+    has_zero: bool,
+    laid: Option<Right>,
+}
+
+impl Factor {
+    fn new(attrs: Attrs<'_>, at: usize, zeros_at: usize) -> Self {
+        let has_zero = attrs.node.inputs.get(zeros_at).is_some_and(|name| !name.is_empty());
+        Self { at, zeros_at, has_zero, laid: None }
     }
-    let less = |at: usize| -> Result<Vec<i32>, Failed> {
-        let Some(zero) = inputs.get(at).copied().flatten() else { return Ok(vec![0]) };
-        Ok(zero.to_ints()?.iter().map(|zero| *zero as i32).collect())
-    };
-    let (less_a, less_b) = (less(2)?, less(3)?);
-    if less_a.len() != 1 || !(less_b.len() == 1 || less_b.len() == *m) {
-        return Err("zero points for each row, which are not evaluated".into());
-    }
-    let mut dims = rows.to_vec();
-    dims.push(*m);
-    let count = budget.claim(&dims)?;
-    let (left, right) = (a.to_ints()?, b.to_ints()?);
-    let mut sums = vec![0_i32; count];
-    let mut weights: Vec<i32> = right.iter().map(|weight| *weight as i32).collect();
-    for (at, weight) in weights.iter_mut().enumerate() {
-        *weight -= less_b[at % m % less_b.len()];
-    }
-    for (row, out) in left.chunks_exact((*k).max(1)).zip(sums.chunks_exact_mut((*m).max(1))) {
-        for (x, weights) in row.iter().zip(weights.chunks_exact((*m).max(1))) {
-            let x = *x as i32 - less_a[0];
-            out.iter_mut().zip(weights).for_each(|(slot, weight)| *slot = slot.wrapping_add(x * weight));
+
+    fn prepare(&mut self, constants: &[Option<&Value>]) -> Result<(), Failed> {
+        let constant = |at: usize| constants.get(at).copied().flatten();
+        let (Some(value), zeros) = (constant(self.at), constant(self.zeros_at)) else { return Ok(()) };
+        if value.dims.len() == 2 && (zeros.is_some() || !self.has_zero) {
+            self.laid = Some(laid(value, zeros)?);
         }
+        Ok(())
     }
-    let cells = Cells::Int(sums.into_iter().map(i64::from).collect());
-    Ok(Value { dims, elem: Elem::I32, cells })
+
+    /// `[…, k]` of 8 bits times it: the result's shape and its sums in 32 bits.
+    fn times(
+        &self,
+        (a, zero): (&Value, Option<&Value>),
+        inputs: &[Option<&Value>],
+        budget: &mut Budget,
+    ) -> Result<(Vec<usize>, Vec<i32>), Failed> {
+        let b = input(inputs, self.at)?;
+        let (Some((k, rows)), [height, m]) = (a.dims.split_last(), b.dims.as_slice()) else {
+            return Err(format!("the shapes {:?} and {:?} do not multiply", a.dims, b.dims));
+        };
+        if k != height {
+            return Err(format!("the shapes {:?} and {:?} do not multiply", a.dims, b.dims));
+        }
+        let mut dims = rows.to_vec();
+        dims.push(*m);
+        let count = budget.claim(&dims)?;
+        budget.work(count, *k)?;
+        budget.claim(&[a.count().div_ceil(8) + count.div_ceil(2)])?;
+        let zero = match zero {
+            None => 0,
+            Some(zero) => match zero.to_ints()?.as_ref() {
+                [zero] => *zero,
+                _ => return Err("zero points for each row, which are not evaluated".into()),
+            },
+        };
+        let mut left = Left::default();
+        left.resize(rows.iter().product(), *k);
+        let cells = a.to_ints()?;
+        for (row, cells) in left.rows().zip(cells.chunks_exact((*k).max(1))) {
+            for (slot, cell) in row.iter_mut().zip(cells) {
+                *slot = unsigned(a.elem, *cell)?;
+            }
+        }
+        let mut own = None;
+        let right = match &self.laid {
+            Some(right) => right,
+            None => {
+                budget.claim(&[b.count()])?;
+                own.insert(laid(b, inputs.get(self.zeros_at).copied().flatten())?)
+            }
+        };
+        let mut sums = vec![0; count];
+        product(&mut sums, (&left, &[unsigned(a.elem, zero)?]), right, &[])?;
+        Ok((dims, sums))
+    }
+
+    fn weights(&self) -> usize {
+        self.laid.as_ref().map_or(0, |right| right.shape().0 * right.shape().1)
+    }
+}
+
+/// A table and its zero points, of which there is one, or one for each column.
+fn laid(value: &Value, zeros: Option<&Value>) -> Result<Right, Failed> {
+    let &[k, m] = value.dims.as_slice() else {
+        return Err(format!("the shape {:?} is no table", value.dims));
+    };
+    let zeros = zeros.map(Value::to_ints).transpose()?.unwrap_or(Cow::Borrowed(&[0]));
+    let cells = value.to_ints()?;
+    Right::pack((value.elem, &zeros), (k, m), |depth, column| cells[depth * m + column])
+}
+
+struct MatMulInteger(Factor);
+
+impl Operator for MatMulInteger {
+    fn prepare(&mut self, constants: &[Option<&Value>]) -> Result<(), Failed> {
+        self.0.prepare(constants)
+    }
+
+    fn run(&self, inputs: &[Option<&Value>], budget: &mut Budget) -> Result<Vec<Value>, Failed> {
+        let a = (input(inputs, 0)?, inputs.get(2).copied().flatten());
+        let (dims, sums) = self.0.times(a, inputs, budget)?;
+        let cells = Cells::Int(sums.into_iter().map(i64::from).collect());
+        Ok(vec![Value { dims, elem: Elem::I32, cells }])
+    }
+
+    fn cost_ns(&self) -> u64 {
+        (self.0.weights() as u64 / 32).max(100)
+    }
+}
+
+/// A product of integers that becomes integers again: the sum times one factor of `float`, to the nearest, ties to even, then
+/// the zero point.
+struct QLinearMatMul(Factor);
+
+impl Operator for QLinearMatMul {
+    fn prepare(&mut self, constants: &[Option<&Value>]) -> Result<(), Failed> {
+        self.0.prepare(constants)
+    }
+
+    fn run(&self, inputs: &[Option<&Value>], budget: &mut Budget) -> Result<Vec<Value>, Failed> {
+        let one = |at: usize| match input(inputs, at)?.to_f32s()?.as_ref() {
+            [scale] => Ok(*scale),
+            scales => Err(format!("{} scales at input {at} where one is needed", scales.len())),
+        };
+        let (a_scale, y_scale, y_zero) = (one(1)?, one(6)?, input(inputs, 7)?);
+        let (dims, sums) = self.0.times((input(inputs, 0)?, Some(input(inputs, 2)?)), inputs, budget)?;
+        let (m, scales) = (dims.last().copied().unwrap_or(1), input(inputs, 4)?.to_f32s()?);
+        if scales.len() != 1 && scales.len() != m {
+            return Err(format!("{} scales for {m} columns", scales.len()));
+        }
+        let (low, high) = range(y_zero.elem)?;
+        let &[zero] = y_zero.to_ints()?.as_ref() else {
+            return Err("more than one zero point for the result".into());
+        };
+        let factors: Vec<f32> =
+            scales.iter().cycle().take(m).map(|scale| a_scale * scale / y_scale).collect();
+        let small = |(sum, factor): (&i32, &f32)| {
+            i64::from((nearest(*sum as f32 * factor) + zero as f32).clamp(low, high) as i32)
+        };
+        let cells = sums.iter().zip(factors.iter().cycle()).map(small).collect();
+        Ok(vec![Value { dims, elem: y_zero.elem, cells: Cells::Int(cells) }])
+    }
+
+    fn cost_ns(&self) -> u64 {
+        (self.0.weights() as u64 / 32).max(100)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::exec::value::Bounds;
+    use crate::proto::Node;
 
     fn budget() -> Budget {
         Budget::new(Bounds { cells: 1 << 20, ..Bounds::default() })
@@ -178,17 +278,10 @@ mod tests {
         let a = whole(&[1, 2], Elem::U8, &[10, 255]);
         let b = whole(&[2, 2], Elem::I8, &[1, -2, 3, 127]);
         let zero = whole(&[], Elem::U8, &[10]);
-        let made = product(&[Some(&a), Some(&b), Some(&zero)], &mut budget()).expect("they multiply");
-        assert_eq!(made.to_ints().expect("integers").as_ref(), [735, 245 * 127]);
-    }
-
-    #[test]
-    fn the_nearest_is_that_of_the_standard_as_far_as_8_bits_go() {
-        for step in -4096..=4096 {
-            let number = step as f32 / 8.0;
-            assert_eq!(nearest(number), number.round_ties_even());
-        }
-        assert!(nearest(f32::INFINITY) > 255.0 && nearest(-1e30) < -255.0 && nearest(f32::NAN).is_nan());
+        let node = Node { op: "MatMulInteger".into(), ..Node::default() };
+        let op = operator(Attrs::new(&node)).expect("it is read").expect("it is ours");
+        let made = op.run(&[Some(&a), Some(&b), Some(&zero)], &mut budget()).expect("they multiply");
+        assert_eq!(made[0].to_ints().expect("integers").as_ref(), [735, 245 * 127]);
     }
 
     #[test]

@@ -57,6 +57,17 @@ impl Cells {
         }
     }
 
+    /// A copy of these cells, which must exist.
+    pub(crate) fn part(&self, range: std::ops::Range<usize>) -> Self {
+        match self {
+            Self::F32(cells) => Self::F32(cells[range].to_vec()),
+            Self::F64(cells) => Self::F64(cells[range].to_vec()),
+            Self::Int(cells) => Self::Int(cells[range].to_vec()),
+            Self::Bool(cells) => Self::Bool(cells[range].to_vec()),
+            Self::Text(cells) => Self::Text(cells[range].to_vec()),
+        }
+    }
+
     /// The cells at these places, which must exist.
     pub(crate) fn pick(&self, places: impl Iterator<Item = usize>) -> Self {
         match self {

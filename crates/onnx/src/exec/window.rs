@@ -229,7 +229,12 @@ impl Window {
 
 /// Batch, channels and spatial sizes of an image.
 pub(crate) fn image(value: &Value) -> Result<(usize, usize, &[usize]), Failed> {
-    match value.dims.as_slice() {
+    shaped(&value.dims)
+}
+
+/// Batch, channels and spatial sizes of a shape.
+pub(crate) fn shaped(dims: &[usize]) -> Result<(usize, usize, &[usize]), Failed> {
+    match dims {
         [batch, channels, sizes @ ..] if !sizes.is_empty() => Ok((*batch, *channels, sizes)),
         dims => Err(format!("the shape {dims:?} where [batch, channels, ...] is needed")),
     }
