@@ -196,12 +196,13 @@ impl Onnx {
     fn probe(&self, model: &Model) -> Result<(Vec<TensorSpec>, RowCost), LoadError> {
         let rows = if self.single { 1 } else { PROBE };
         let free = self.signature.inputs.iter().any(|input| input.row.contains(&None));
+        let limit = self.bounds.cells.min(64 << 20);
         let zeros = self.signature.inputs.iter().zip(&self.elems).map(|(spec, elem)| {
             let mut dims = vec![rows];
             dims.extend(spec.row.iter().map(|size| size.unwrap_or(PROBE_FREE)));
             let count = dims.iter().try_fold(1_usize, |product, size| product.checked_mul(*size));
-            let count = count.filter(|count| *count <= 64 << 20);
-            let count = count.ok_or(LoadError::TooLarge { what: "cells of a row", limit: 64 << 20 })?;
+            let count = count.filter(|count| *count <= limit);
+            let count = count.ok_or(LoadError::TooLarge { what: "cells of a row", limit })?;
             Ok(match elem {
                 &Elem::TEXT => Value::texts(&dims, vec!["".into(); count]),
                 elem => Value::of_f64s(*elem, &dims, vec![0.0; count]),

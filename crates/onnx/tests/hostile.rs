@@ -114,3 +114,11 @@ fn a_small_file_that_asks_for_much_is_refused_by_the_name_of_its_node() {
     }
     assert!(count >= 10, "the files are there");
 }
+
+#[test]
+fn a_row_of_more_than_a_run_may_hold_is_refused_before_it_is_made() {
+    let bounds = onnx::Bounds { cells: 4 << 20, work: 1 << 32 };
+    let error = Onnx::load_within(&include_bytes!("wide_row.onnx").as_slice().into(), bounds);
+    let error = error.expect_err("6,325,442 columns").to_string();
+    assert!(error.contains("cells of a row") && error.contains(&bounds.cells.to_string()), "{error}");
+}
