@@ -44,8 +44,9 @@ pub(super) fn joined(graph: &Graph, is_whole: bool) -> (Vec<Cow<'_, Node>>, bool
     (nodes, is_apart)
 }
 
+/// Nodes of a graph whose nodes are not in order stay as they are, so that who compiles them finds what is wrong.
 fn together(graph: &Graph) -> Vec<Cow<'_, Node>> {
-    let view = View::of(graph);
+    let Some(view) = View::of(graph) else { return graph.nodes.iter().map(Cow::Borrowed).collect() };
     let mut nodes: Vec<Option<Cow<'_, Node>>> =
         graph.nodes.iter().map(|node| Some(Cow::Borrowed(node))).collect();
     let mut loose = HashSet::new();
@@ -154,7 +155,7 @@ impl Parts {
     }
 }
 
-/// Who makes and reads what in a graph.
+/// Who makes and reads what in a graph, whose values each have one maker before all their readers.
 struct View<'g> {
     graph: &'g Graph,
     constants: HashMap<&'g str, &'g Tensor>,
@@ -184,18 +185,23 @@ impl Weights<'_> {
 }
 
 impl<'g> View<'g> {
-    fn of(graph: &'g Graph) -> Self {
+    /// Nothing where nodes are not in order.
+    fn of(graph: &'g Graph) -> Option<Self> {
         let mut readers: HashMap<String, Vec<Option<usize>>> = HashMap::new();
         let mut makers = HashMap::new();
         for (at, node) in graph.nodes.iter().enumerate() {
             reads(node).into_iter().for_each(|name| readers.entry(name).or_default().push(Some(at)));
-            makers.extend(node.outputs.iter().map(|name| (name.as_str(), at)));
+            for name in node.outputs.iter().filter(|name| !name.is_empty()) {
+                if readers.contains_key(name) || makers.insert(name.as_str(), at).is_some() {
+                    return None;
+                }
+            }
         }
         for output in &graph.outputs {
             readers.entry(output.name.clone()).or_default().push(None);
         }
         let constants = graph.initializers.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
-        Self { graph, constants, makers, readers }
+        Some(Self { graph, constants, makers, readers })
     }
 
     /// ONNX's own node that makes a value, where it is of an operator.
@@ -212,11 +218,12 @@ impl<'g> View<'g> {
         }
     }
 
-    /// ONNX's own node that alone reads a value, where it is of an operator.
-    fn reader(&self, name: &str, op: &str) -> Option<(usize, &'g Node)> {
+    /// ONNX's own node that alone reads a value, where it is of an operator; what it makes.
+    fn reader(&self, name: &str, op: &str) -> Option<(usize, &'g Node, &'g String)> {
         let at = self.only_reader(name)?;
         let node = &self.graph.nodes[at];
-        (node.op == op && node.domain.is_empty()).then_some((at, node))
+        let [made] = node.outputs.as_slice() else { return None };
+        (node.op == op && node.domain.is_empty()).then_some((at, node, made))
     }
 
     fn constant(&self, name: &str) -> Option<&'g Tensor> {
@@ -257,12 +264,12 @@ impl<'g> View<'g> {
             return None;
         }
         let weights = self.weights(node, [name(1), name(3)], usize::from(node.op == "MatMulInteger"))?;
-        let (cast_at, cast) = self.reader(&node.outputs[0], "Cast")?;
+        let (cast_at, cast, floats) = self.reader(node.outputs.first()?, "Cast")?;
         if !matches!(cast.attr("to"), Some(Attr::Int(1))) {
             return None;
         }
-        let (scaled_at, scaled) = self.reader(&cast.outputs[0], "Mul")?;
-        let (both_at, both) = self.maker(other(scaled, &cast.outputs[0])?, "Mul")?;
+        let (scaled_at, scaled, made) = self.reader(floats, "Mul")?;
+        let (both_at, both) = self.maker(other(scaled, floats)?, "Mul")?;
         let scales = self.beside(both, scale).filter(|scales| weights.take(scales, true))?;
         let parts = Parts {
             value: small.inputs.first()?.clone(),
@@ -272,7 +279,7 @@ impl<'g> View<'g> {
             ..Parts::default()
         };
         let chain = vec![index, cast_at, scaled_at];
-        Some(self.with_rest(weights, (node, scaled), parts, chain, vec![small_at, both_at]))
+        Some(self.with_rest(weights, (node, made), parts, chain, vec![small_at, both_at]))
     }
 
     /// A product of numbers that were integers, by weights that are integers.
@@ -323,40 +330,41 @@ impl<'g> View<'g> {
         if let Some(bias) = node.inputs.get(2).filter(|bias| !bias.is_empty()) {
             before.extend(self.bias(bias, (scale, scales), weights.columns, &mut parts)?);
         }
-        Some(self.with_rest(weights, (node, node), parts, vec![index], before))
+        let [made] = node.outputs.as_slice() else { return None };
+        Some(self.with_rest(weights, (node, made), parts, vec![index], before))
     }
 
-    /// What a product or convolution and what follows its last node are together: a bias, and what cuts off below zero.
+    /// What a product or convolution and what follows the value that it made are together: a bias, and what cuts off below
+    /// zero.
     fn with_rest(
         &self,
         weights: Weights<'_>,
-        (first, mut last): (&'g Node, &'g Node),
+        (first, mut made): (&'g Node, &'g String),
         mut parts: Parts,
         mut chain: Vec<usize>,
         before: Vec<usize>,
     ) -> Found {
         loop {
-            let made = &last.outputs[0];
-            if let Some((at, same)) = self.reader(made, "Identity") {
-                last = same;
+            if let Some((at, _, same)) = self.reader(made, "Identity") {
+                made = same;
                 chain.push(at);
             } else if parts.bias.is_empty()
-                && let Some((at, add)) = self.reader(made, "Add")
+                && let Some((at, add, sum)) = self.reader(made, "Add")
                 && let Some(plus) = self.beside(add, made).filter(|plus| weights.take(plus, false))
             {
-                (last, parts.bias) = (add, plus.name.clone());
+                (made, parts.bias) = (sum, plus.name.clone());
                 chain.push(at);
             } else {
                 break;
             }
         }
-        let cut = self.reader(&last.outputs[0], "Relu");
-        if let Some((at, relu)) = cut {
-            last = relu;
+        let cut = self.reader(made, "Relu");
+        if let Some((at, _, rest)) = cut {
+            made = rest;
             chain.push(at);
         }
         let op = if weights.is_conv { "Conv" } else { "Product" };
-        let mut node = Node { outputs: last.outputs.clone(), inputs: parts.inputs(), ..like(first, op) };
+        let mut node = Node { outputs: vec![made.clone()], inputs: parts.inputs(), ..like(first, op) };
         node.attrs.push((CUT.into(), Attr::Int(i64::from(cut.is_some()))));
         Found { node, chain, before }
     }

@@ -104,7 +104,7 @@ impl<'g> View<'g> {
     /// Whether a node's outputs are rows apart or constants; they are known afterwards.
     fn keeps(&mut self, node: &'g Node) -> bool {
         if let Some(constant) = self.made_of_constants(node) {
-            self.constants.insert(&node.outputs[0], constant);
+            self.constants.extend(node.outputs.iter().map(|name| (name.as_str(), constant)));
             return true;
         }
         let Some(rank) = self.rank(node).filter(|rank| *rank >= 2) else { return false };

@@ -116,3 +116,23 @@ fn a_bias_and_a_cut_go_with_their_product_and_what_is_read_twice_stays() {
     assert_eq!(ops, ["Product", "Product", "Relu", "Add"]);
     assert_eq!(answers(&small, 1)[0], answers(&apart(&small), 1)[0]);
 }
+
+#[test]
+fn nodes_that_make_nothing_or_go_in_circles_are_left_to_who_compiles_them() {
+    let part = |op: &str, change: &dyn Fn(&mut Node)| {
+        let mut model = fixture("net_images_dynamic.onnx");
+        model.graph.nodes.iter_mut().filter(|node| node.op == op).for_each(change);
+        model
+    };
+    let empty =
+        ["ConvInteger", "Cast", "Mul", "Add", "Relu"].map(|op| part(op, &|node| node.outputs.clear()));
+    let mut circle = fixture("net_images_dynamic.onnx");
+    let at = circle.graph.nodes.iter().position(|node| node.op == "Relu").expect("one");
+    let node = &mut circle.graph.nodes[at];
+    node.op = "Identity".into();
+    node.outputs = node.inputs.clone();
+    for model in empty.iter().chain([&circle]) {
+        joined(&model.graph, true);
+        assert!(Program::compile(model).is_err());
+    }
+}
