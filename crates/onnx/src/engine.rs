@@ -22,7 +22,8 @@ const PROBE_FREE: usize = 4;
 const SHARE: usize = 4;
 
 /// Cells that a run holds at once where rows are known to be apart: more would not stay in a core's second cache, and one
-/// operator after the other would read them from memory.
+/// operator after the other would read them from memory. A graph of more weights than that reads these from memory for each
+/// part, and its parts hold at least as much.
 const CELLS_NEAR: usize = 1 << 17;
 
 /// What a row costs, as the run at load found it.
@@ -33,12 +34,14 @@ struct RowCost {
     /// Cells held at once.
     held: usize,
     work: u64,
+    /// Cells of the graph's constants, which all rows of a run share.
+    weights: usize,
 }
 
 impl RowCost {
-    fn new(rows: usize, given: usize, run: &Run) -> Self {
+    fn new(rows: usize, given: usize, weights: usize, run: &Run) -> Self {
         let each = |count: usize| count.div_ceil(rows).max(1);
-        Self { given: each(given), held: each(run.peak), work: run.work / rows as u64 }
+        Self { given: each(given), held: each(run.peak), work: run.work / rows as u64, weights }
     }
 
     /// Rows that may go through the graph at a time when a row has `given` cells.
@@ -49,9 +52,9 @@ impl RowCost {
         held.min(usize::try_from(work).unwrap_or(usize::MAX)).max(1)
     }
 
-    /// Rows whose values stay near the core.
+    /// Rows whose values stay near the core, or are worth reading the weights once more.
     fn rows_near(&self, given: usize) -> usize {
-        (CELLS_NEAR / self.held.saturating_mul(self.growth(given))).max(1)
+        (CELLS_NEAR.max(self.weights) / self.held.saturating_mul(self.growth(given))).max(1)
     }
 
     /// Attention grows by the square of what is free.
@@ -181,7 +184,7 @@ impl Onnx {
             engine: "native",
         };
         let elems = inputs.iter().map(|input| input.0).collect();
-        let row_cost = RowCost { given: 1, held: 1, work: 0 };
+        let row_cost = RowCost { given: 1, held: 1, work: 0, weights: 0 };
         let mut onnx = Self { program, signature, elems, single, row_cost, bounds, summary };
         (onnx.signature.outputs, onnx.row_cost) = onnx.probe(&model)?;
         Ok(onnx)
@@ -213,7 +216,9 @@ impl Onnx {
         let run = self.program.run(zeros, self.bounds);
         let run =
             run.map_err(|what| unsupported(format!("this graph: on a row of zeros it fails: {what}")))?;
-        let cost = RowCost::new(rows, given, &run);
+        let weights =
+            model.graph.initializers.iter().map(|tensor| tensor.dims.iter().product::<usize>()).sum();
+        let cost = RowCost::new(rows, given, weights, &run);
         let outputs = model.graph.outputs.iter().zip(run.values);
         let specs = outputs
             .map(|(info, value)| {
@@ -448,5 +453,14 @@ mod tests {
         assert_eq!(model.row_cost.rows_max(given, model.bounds), 2);
         assert_eq!(model.row_cost.rows_max(2 * given, model.bounds), 1, "what is free grows by its square");
         assert_eq!(answers(&model, 5), whole);
+    }
+
+    #[test]
+    fn a_part_of_a_batch_holds_as_much_as_the_core_keeps_or_as_the_weights_that_it_reads() {
+        let cost = |held, weights| RowCost { given: 10, held, work: 1, weights };
+        assert_eq!(cost(1 << 10, 1 << 12).rows_near(10), 128);
+        assert_eq!(cost(1 << 16, 1 << 12).rows_near(10), 2);
+        assert_eq!(cost(1 << 16, 1 << 24).rows_near(10), 256);
+        assert_eq!(cost(1 << 20, 1 << 12).rows_near(10), 1);
     }
 }

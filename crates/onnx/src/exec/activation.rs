@@ -7,8 +7,8 @@
 use models::LoadError;
 
 use super::attrs::Attrs;
+use super::functions::{erfs, gelus, gelus_near, swishes};
 use super::math::Pairs;
-use super::post::logistic;
 use super::value::{Failed, Value};
 use super::window::floats;
 use super::{Op, input, plain};
@@ -45,16 +45,13 @@ pub(crate) fn operator(attrs: Attrs<'_>) -> Result<Option<Op>, LoadError> {
         "Mish" => each(|x| x * (x.max(0.0) + (-x.abs()).exp().ln_1p()).tanh()),
         "Swish" => {
             let alpha = float("alpha", 1.0)?;
-            each(move |x| x * logistic(alpha * x))
+            whole(move |cells| swishes(cells, alpha))
         }
         "Softsign" => each(|x| x / (1.0 + x.abs())),
-        "Erf" => each(erf),
+        "Erf" => whole(erfs),
         "Gelu" => match attrs.text_or("approximate", "none")? {
-            "none" => each(|x| 0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2))),
-            "tanh" => each(|x| {
-                let inner = (2.0 / std::f32::consts::PI).sqrt() * (x + 0.044_715 * x * x * x);
-                0.5 * x * (1.0 + inner.tanh())
-            }),
+            "none" => whole(gelus),
+            "tanh" => whole(gelus_near),
             other => return Err(attrs.error(format!("approximate {other:?}"))),
         },
         "PRelu" => plain(|inputs, budget| {
@@ -70,45 +67,14 @@ pub(crate) fn operator(attrs: Attrs<'_>) -> Result<Option<Op>, LoadError> {
 }
 
 fn each(of: impl Fn(f32) -> f32 + Send + Sync + 'static) -> Op {
+    whole(move |cells| cells.iter().map(|x| of(*x)).collect())
+}
+
+/// All cells at once.
+fn whole(of: impl Fn(&[f32]) -> Vec<f32> + Send + Sync + 'static) -> Op {
     plain(move |inputs, budget| -> Result<Vec<Value>, Failed> {
         let x = input(inputs, 0)?;
         budget.claim(&x.dims)?;
-        Ok(vec![Value::f32s(&x.dims, floats(x)?.iter().map(|x| of(*x)).collect())])
+        Ok(vec![Value::f32s(&x.dims, of(floats(x)?))])
     })
-}
-
-/// The error function by the formula 7.1.26 of Abramowitz and Stegun: 1.5e-7 from the truth at most, as near as `float` tells.
-fn erf(x: f32) -> f32 {
-    let z = f64::from(x.abs());
-    let t = 1.0 / (1.0 + 0.327_591_1 * z);
-    let factors = [1.061_405_429, -1.453_152_027, 1.421_413_741, -0.284_496_736, 0.254_829_592];
-    let rest = factors.iter().fold(0.0, |sum, factor| (sum + factor) * t);
-    let value = (1.0 - rest * (-z * z).exp()) as f32;
-    if x < 0.0 { -value } else { value }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::erf;
-
-    #[test]
-    fn the_error_function_is_that_of_tables() {
-        let table = [
-            (1e-9, 0.0),
-            (0.1, 0.112_462_92),
-            (0.5, 0.520_499_9),
-            (1.0, 0.842_700_8),
-            (1.5, 0.966_105_16),
-            (1.999, 0.995_301_6),
-            (2.001, 0.995_342_9),
-            (2.5, 0.999_593),
-            (3.0, 0.999_977_9),
-            (10.0, 1.0),
-        ];
-        for (x, y) in table {
-            assert!((erf(x) - y).abs() < 3e-7, "erf({x}) = {}", erf(x));
-            assert_eq!(erf(-x), -erf(x));
-        }
-        assert!(erf(f32::NAN).is_nan());
-    }
 }

@@ -1,8 +1,8 @@
 //! Products of matrices of `float`.
 //!
-//! The right side is laid out in panels of sixteen columns and the left side in tiles of some rows, so that a tile of
-//! the result is summed in registers and both are read forwards. What is constant is laid out once, at load. Blocks of
-//! the depth keep a panel's part in the first cache.
+//! The right side is laid out in panels of 32 columns and the left side in tiles of some rows, so that a tile of the
+//! result is summed in registers and both are read forwards. What is constant is laid out once, at load. Blocks of the
+//! depth keep a panel's part in the first cache.
 //!
 //! Each number is the sum of its products in the order of the depth, on top of what is added, whatever the number
 //! of rows, the tile or the block: a row's bits do not depend on the rows beside it. Multiplication and addition are
@@ -13,24 +13,52 @@
 
 use super::value::Failed;
 
+/// Numbers of a cache line, and of the widest registers.
+const LINE: usize = 16;
 /// Columns of a panel.
-const WIDTH: usize = 16;
-/// Rows of a tile, at most.
-const HIGH_MAX: usize = 12;
-/// Rows that pass through all panels before the next.
+const WIDTH: usize = 2 * LINE;
+/// Rows that pass through all panels before the next; whole tiles of every kernel.
 const BLOCK: usize = 96;
 /// The depth that is summed before the next panel.
-const DEPTH: usize = 384;
+const DEPTH: usize = 768;
 
-/// Sums of a tile.
-type Sums = [[f32; WIDTH]; HIGH_MAX];
+/// Some columns of a panel at a depth.
+#[derive(Debug, Clone, Copy)]
+#[repr(align(64))]
+struct Line([f32; LINE]);
 
-/// Adds the products of a panel's and a tile's parts to sums.
+/// The columns of a panel at a depth.
+type Lines = [Line; WIDTH / LINE];
+
+/// Where a tile's sums are in the result.
+struct Place<'a> {
+    /// From the first sum on.
+    out: &'a mut [f32],
+    /// Rows of the tile, at most as many as the kernel's.
+    high: usize,
+    /// Columns, at most those of a panel.
+    wide: usize,
+    /// Columns of the result.
+    columns: usize,
+}
+
+impl Place<'_> {
+    /// Whether the result has all of the tile's sums.
+    fn fits(&self) -> bool {
+        let last = (self.high - 1) * self.columns + self.wide;
+        self.high > 0
+            && (1..=WIDTH).contains(&self.wide)
+            && self.wide <= self.columns
+            && last <= self.out.len()
+    }
+}
+
+/// Adds the products of a panel's and a tile's parts to the sums of a place.
 #[derive(Clone, Copy)]
 struct Kernel {
-    /// Rows of a tile.
+    /// Rows of a tile, at most.
     high: usize,
-    tile: fn(&[f32], &[f32], &mut Sums),
+    tile: fn(&[Lines], &[f32], &mut Place<'_>),
 }
 
 /// The best for this CPU.
@@ -39,75 +67,147 @@ fn kernel() -> Kernel {
     {
         if is_x86_feature_detected!("avx512f") {
             // SAFETY: the CPU has what the function is compiled for.
-            return Kernel { high: 12, tile: |panel, rows, sums| unsafe { wide::avx512(panel, rows, sums) } };
+            return Kernel {
+                high: 12,
+                tile: |panel, rows, place| unsafe { wide::avx512(panel, rows, place) },
+            };
         }
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
             // SAFETY: the CPU has what the function is compiled for.
-            return Kernel { high: 6, tile: |panel, rows, sums| unsafe { wide::avx2(panel, rows, sums) } };
+            return Kernel { high: 6, tile: |panel, rows, place| unsafe { wide::avx2(panel, rows, place) } };
         }
     }
     Kernel { high: 4, tile: plain }
 }
 
-/// A tile of four rows in plain Rust.
-fn plain(panel: &[f32], rows: &[f32], sums: &mut Sums) {
-    for (weights, numbers) in panel.as_chunks::<WIDTH>().0.iter().zip(rows.as_chunks::<4>().0) {
-        for (sum, number) in sums.iter_mut().zip(numbers) {
-            for (sum, weight) in sum.iter_mut().zip(weights) {
-                *sum += number * weight;
+/// In plain Rust.
+fn plain(panel: &[Lines], rows: &[f32], place: &mut Place<'_>) {
+    for (row, out) in place.out.chunks_mut(place.columns).take(place.high).enumerate() {
+        let mut sums = [0.0; WIDTH];
+        sums[..place.wide].copy_from_slice(&out[..place.wide]);
+        for (lines, number) in panel.iter().zip(rows[row..].iter().step_by(place.high)) {
+            for (sums, line) in sums.as_chunks_mut::<LINE>().0.iter_mut().zip(lines) {
+                sums.iter_mut().zip(&line.0).for_each(|(sum, weight)| *sum += number * weight);
             }
         }
+        out[..place.wide].copy_from_slice(&sums[..place.wide]);
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 mod wide {
     use std::arch::x86_64::{
-        _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_storeu_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
-        _mm512_set1_ps, _mm512_storeu_ps,
+        _CMP_LT_OQ, _mm256_castps_si256, _mm256_cmp_ps, _mm256_fmadd_ps, _mm256_load_ps, _mm256_loadu_ps,
+        _mm256_maskload_ps, _mm256_maskstore_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm512_fmadd_ps,
+        _mm512_load_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps,
     };
 
-    use super::{Sums, WIDTH};
+    use super::{LINE, Lines, Place};
 
-    /// Twelve rows, each with one accumulator.
-    #[target_feature(enable = "avx512f")]
-    pub(super) fn avx512(panel: &[f32], rows: &[f32], sums: &mut Sums) {
-        // SAFETY: the arrays have the sixteen numbers that are read.
-        let mut all: [_; 12] = std::array::from_fn(|row| unsafe { _mm512_loadu_ps(sums[row].as_ptr()) });
-        for (weights, numbers) in panel.as_chunks::<WIDTH>().0.iter().zip(rows.as_chunks::<12>().0) {
-            // SAFETY: the array has the sixteen numbers that are read.
-            let weights = unsafe { _mm512_loadu_ps(weights.as_ptr()) };
-            for (sum, number) in all.iter_mut().zip(numbers) {
-                *sum = _mm512_fmadd_ps(_mm512_set1_ps(*number), weights, *sum);
+    /// Calls a function for a tile of as many rows as a place has.
+    macro_rules! by_height {
+        ($tile:ident, $line:literal, ($panel:expr, $rows:expr, $place:expr), $($high:literal)*) => {
+            match $place.high {
+                $($high => $tile::<$high, $line>($panel, $rows, $place),)*
+                high => unreachable!("a tile of {high} rows"),
             }
-        }
-        for (out, sum) in sums.iter_mut().zip(all) {
-            // SAFETY: the array has room for the sixteen numbers that are written.
-            unsafe { _mm512_storeu_ps(out.as_mut_ptr(), sum) };
+        };
+    }
+
+    /// Up to twelve rows of two accumulators; of one where there are no more columns.
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn avx512(panel: &[Lines], rows: &[f32], place: &mut Place<'_>) {
+        if place.wide > LINE {
+            by_height!(tile512, 2, (panel, rows, place), 1 2 3 4 5 6 7 8 9 10 11 12);
+        } else {
+            by_height!(tile512, 1, (panel, rows, place), 1 2 3 4 5 6 7 8 9 10 11 12);
         }
     }
 
-    /// Six rows, each with two accumulators.
-    #[target_feature(enable = "avx2,fma")]
-    pub(super) fn avx2(panel: &[f32], rows: &[f32], sums: &mut Sums) {
-        // SAFETY: the arrays have the sixteen numbers that are read, half by half.
-        let halves = |numbers: &[f32; WIDTH]| unsafe {
-            [_mm256_loadu_ps(numbers.as_ptr()), _mm256_loadu_ps(numbers[8..].as_ptr())]
-        };
-        let mut all: [_; 6] = std::array::from_fn(|row| halves(&sums[row]));
-        for (weights, numbers) in panel.as_chunks::<WIDTH>().0.iter().zip(rows.as_chunks::<6>().0) {
-            let [low, high] = halves(weights);
-            for (sum, number) in all.iter_mut().zip(numbers) {
-                let number = _mm256_set1_ps(*number);
-                sum[0] = _mm256_fmadd_ps(number, low, sum[0]);
-                sum[1] = _mm256_fmadd_ps(number, high, sum[1]);
+    #[target_feature(enable = "avx512f")]
+    fn tile512<const HIGH: usize, const LINES: usize>(panel: &[Lines], rows: &[f32], place: &mut Place<'_>) {
+        assert!(place.fits() && place.high == HIGH, "a tile outside of its result");
+        let mut masks = [0; LINES];
+        for (index, mask) in masks.iter_mut().enumerate() {
+            *mask = u16::MAX >> (LINE - LINE.min(place.wide.saturating_sub(index * LINE)));
+        }
+        let mut all = [[_mm512_setzero_ps(); LINES]; HIGH];
+        for (row, sums) in all.iter_mut().enumerate() {
+            for (index, sum) in sums.iter_mut().enumerate() {
+                let at = place.out.as_ptr().wrapping_add(row * place.columns + index * LINE);
+                // SAFETY: the result has the columns of the mask in this row; others are not read.
+                *sum = unsafe { _mm512_maskz_loadu_ps(masks[index], at) };
             }
         }
-        for (out, sum) in sums.iter_mut().zip(all) {
-            // SAFETY: the array has room for the sixteen numbers that are written, half by half.
-            unsafe {
-                _mm256_storeu_ps(out.as_mut_ptr(), sum[0]);
-                _mm256_storeu_ps(out[8..].as_mut_ptr(), sum[1]);
+        for (lines, numbers) in panel.iter().zip(rows.as_chunks::<HIGH>().0) {
+            let mut weights = [_mm512_setzero_ps(); LINES];
+            for (weights, line) in weights.iter_mut().zip(lines) {
+                // SAFETY: a line has the sixteen numbers that are read, and lies at a multiple of their size.
+                *weights = unsafe { _mm512_load_ps(line.0.as_ptr()) };
+            }
+            for (sums, number) in all.iter_mut().zip(numbers) {
+                let number = _mm512_set1_ps(*number);
+                for (sum, weights) in sums.iter_mut().zip(weights) {
+                    *sum = _mm512_fmadd_ps(number, weights, *sum);
+                }
+            }
+        }
+        for (row, sums) in all.iter().enumerate() {
+            for (index, sum) in sums.iter().enumerate() {
+                let at = place.out.as_mut_ptr().wrapping_add(row * place.columns + index * LINE);
+                // SAFETY: the result has the columns of the mask in this row; others are not written.
+                unsafe { _mm512_mask_storeu_ps(at, masks[index], *sum) };
+            }
+        }
+    }
+
+    /// Up to six rows of two accumulators, for one line of a panel after the other.
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) fn avx2(panel: &[Lines], rows: &[f32], place: &mut Place<'_>) {
+        by_height!(tile256, 0, (panel, rows, place), 1 2 3 4 5 6);
+        if place.wide > LINE {
+            by_height!(tile256, 1, (panel, rows, place), 1 2 3 4 5 6);
+        }
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    fn tile256<const HIGH: usize, const AT: usize>(panel: &[Lines], rows: &[f32], place: &mut Place<'_>) {
+        const HALF: usize = LINE / 2;
+        assert!(place.fits() && place.high == HIGH && AT * LINE < place.wide, "a tile outside of its result");
+        let mut masks = [_mm256_castps_si256(_mm256_setzero_ps()); 2];
+        for (half, mask) in masks.iter_mut().enumerate() {
+            let at = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0];
+            let wide = place.wide.saturating_sub(AT * LINE + half * HALF).min(HALF);
+            // SAFETY: the array has the eight numbers that are read.
+            let at = unsafe { _mm256_loadu_ps(at.as_ptr()) };
+            *mask = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_LT_OQ>(at, _mm256_set1_ps(wide as f32)));
+        }
+        let mut all = [[_mm256_setzero_ps(); 2]; HIGH];
+        for (row, sums) in all.iter_mut().enumerate() {
+            for (half, sum) in sums.iter_mut().enumerate() {
+                let at = place.out.as_ptr().wrapping_add(row * place.columns + AT * LINE + half * HALF);
+                // SAFETY: the result has the columns of the mask in this row; others are not read.
+                *sum = unsafe { _mm256_maskload_ps(at, masks[half]) };
+            }
+        }
+        for (lines, numbers) in panel.iter().zip(rows.as_chunks::<HIGH>().0) {
+            let mut weights = [_mm256_setzero_ps(); 2];
+            for (weights, half) in weights.iter_mut().zip(lines[AT].0.as_chunks::<HALF>().0) {
+                // SAFETY: half a line has the eight numbers that are read, and lies at a multiple of their size.
+                *weights = unsafe { _mm256_load_ps(half.as_ptr()) };
+            }
+            for (sums, number) in all.iter_mut().zip(numbers) {
+                let number = _mm256_set1_ps(*number);
+                for (sum, weights) in sums.iter_mut().zip(weights) {
+                    *sum = _mm256_fmadd_ps(number, weights, *sum);
+                }
+            }
+        }
+        for (row, sums) in all.iter().enumerate() {
+            for (half, sum) in sums.iter().enumerate() {
+                let at = place.out.as_mut_ptr().wrapping_add(row * place.columns + AT * LINE + half * HALF);
+                // SAFETY: the result has the columns of the mask in this row; others are not written.
+                unsafe { _mm256_maskstore_ps(at, masks[half], *sum) };
             }
         }
     }
@@ -117,7 +217,7 @@ mod wide {
 pub(crate) struct Left(Vec<f32>);
 
 /// A matrix on the right, laid out: panel after panel, in each its rows one after the other.
-pub(crate) struct Right(Vec<f32>);
+pub(crate) struct Right(Vec<Lines>);
 
 impl Left {
     /// Lays out `[n, k]`.
@@ -142,31 +242,39 @@ fn tiles(cells: &[f32], depth: usize, high: usize, packed: &mut Vec<f32>) {
     if depth == 0 {
         return;
     }
-    packed.resize(cells.len().div_ceil(high * depth) * high * depth, 0.0);
-    for (rows, tile) in cells.chunks(high * depth).zip(packed.chunks_exact_mut(high * depth)) {
+    packed.resize(cells.len(), 0.0);
+    for (rows, tile) in cells.chunks(high * depth).zip(packed.chunks_mut(high * depth)) {
+        let high = rows.len() / depth;
         for (row, numbers) in rows.chunks_exact(depth).enumerate() {
             tile[row..].iter_mut().step_by(high).zip(numbers).for_each(|(slot, number)| *slot = *number);
         }
     }
 }
 
-fn panels(cells: &[f32], (depth, columns): (usize, usize), turned: bool, packed: &mut Vec<f32>) {
+fn panels(cells: &[f32], (depth, columns): (usize, usize), turned: bool, packed: &mut Vec<Lines>) {
     packed.clear();
     if depth == 0 {
         return;
     }
-    packed.resize(columns.div_ceil(WIDTH) * depth * WIDTH, 0.0);
-    for (index, panel) in packed.chunks_exact_mut(depth * WIDTH).enumerate() {
-        let from = index * WIDTH;
-        let wide = WIDTH.min(columns - from);
-        if turned {
-            for (column, numbers) in cells[from * depth..].chunks_exact(depth).take(wide).enumerate() {
-                let slots = panel[column..].iter_mut().step_by(WIDTH);
-                slots.zip(numbers).for_each(|(slot, number)| *slot = *number);
-            }
-        } else {
-            for (slots, numbers) in panel.chunks_exact_mut(WIDTH).zip(cells.chunks_exact(columns)) {
-                slots[..wide].copy_from_slice(&numbers[from..from + wide]);
+    packed.resize(columns.div_ceil(WIDTH) * depth, [Line([0.0; LINE]); WIDTH / LINE]);
+    for (index, panel) in packed.chunks_exact_mut(depth).enumerate() {
+        let own = index * WIDTH..columns.min((index + 1) * WIDTH);
+        for (line, from) in own.step_by(LINE).enumerate() {
+            let wide = LINE.min(columns - from);
+            if turned {
+                let columns = cells.chunks_exact(depth).skip(from).take(wide);
+                for (column, numbers) in columns.enumerate() {
+                    panel.iter_mut().zip(numbers).for_each(|(lines, number)| lines[line].0[column] = *number);
+                }
+            } else if wide == LINE {
+                // Of a known size, which is no call.
+                for (lines, numbers) in panel.iter_mut().zip(cells.chunks_exact(columns)) {
+                    lines[line].0.copy_from_slice(&numbers[from..from + LINE]);
+                }
+            } else {
+                for (lines, numbers) in panel.iter_mut().zip(cells.chunks_exact(columns)) {
+                    lines[line].0[..wide].copy_from_slice(&numbers[from..from + wide]);
+                }
             }
         }
     }
@@ -235,47 +343,39 @@ fn run(
     };
     let high = kernel.high;
     let fits = match a {
-        A::Packed(left) => left.0.len() == n.div_ceil(high) * high * k,
+        A::Packed(left) => left.0.len() == n * k,
         A::Plain(cells) => cells.len() == n * k,
     };
-    if !fits || right.len() != m.div_ceil(WIDTH) * WIDTH * k {
+    if !fits || right.len() != m.div_ceil(WIDTH) * k {
         return Err(misfit());
     }
     // Whole tiles, so that a block of a packed left side begins where one does.
     for (block, out) in out.chunks_mut(BLOCK * m).enumerate() {
+        let rows = block * BLOCK * k..n.min((block + 1) * BLOCK) * k;
         let left = match a {
-            A::Packed(left) => &left.0[block * BLOCK * k..left.0.len().min((block + 1) * BLOCK * k)],
+            A::Packed(left) => &left.0[rows],
+            // A row alone is laid out as it is.
+            A::Plain(cells) if rows.len() == k => &cells[rows],
             A::Plain(cells) => {
-                let rows = &cells[block * BLOCK * k..cells.len().min((block + 1) * BLOCK * k)];
-                tiles(rows, k, high, &mut own_left);
+                tiles(&cells[rows], k, high, &mut own_left);
                 &own_left
             }
         };
         for from in (0..k).step_by(DEPTH) {
             let depth = from..k.min(from + DEPTH);
-            for (index, panel) in right.chunks_exact(k * WIDTH).enumerate() {
-                let panel = &panel[depth.start * WIDTH..depth.end * WIDTH];
-                for (tile, rows) in left.chunks_exact(k * high).enumerate() {
+            for (index, panel) in right.chunks_exact(k).enumerate() {
+                let (column, panel) = (index * WIDTH, &panel[depth.clone()]);
+                for (tile, rows) in left.chunks(high * k).enumerate() {
+                    let high = rows.len() / k;
                     let rows = &rows[depth.start * high..depth.end * high];
-                    add(kernel, (panel, rows), &mut out[tile * high * m..], (index * WIDTH, m));
+                    let out = &mut out[tile * kernel.high * m + column..];
+                    let wide = WIDTH.min(m - column);
+                    (kernel.tile)(panel, rows, &mut Place { out, high, wide, columns: m });
                 }
             }
         }
     }
     Ok(())
-}
-
-/// Adds a tile's products to the rows that begin at `out`, from column `from` of `m`.
-fn add(kernel: Kernel, (panel, rows): (&[f32], &[f32]), out: &mut [f32], (from, m): (usize, usize)) {
-    let wide = WIDTH.min(m - from);
-    let mut sums = [[0.0; WIDTH]; HIGH_MAX];
-    for (sums, out) in sums.iter_mut().zip(out.chunks_exact(m)).take(kernel.high) {
-        sums[..wide].copy_from_slice(&out[from..from + wide]);
-    }
-    (kernel.tile)(panel, rows, &mut sums);
-    for (sums, out) in sums.iter().zip(out.chunks_exact_mut(m)).take(kernel.high) {
-        out[from..from + wide].copy_from_slice(&sums[..wide]);
-    }
 }
 
 /// Fills in what is added.
@@ -311,13 +411,25 @@ mod tests {
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
             // SAFETY: the CPU has what the function is compiled for.
-            all.push(Kernel { high: 6, tile: |panel, rows, sums| unsafe { wide::avx2(panel, rows, sums) } });
+            all.push(Kernel {
+                high: 6,
+                tile: |panel, rows, place| unsafe { wide::avx2(panel, rows, place) },
+            });
         }
         all
     }
 
-    const SHAPES: [(usize, usize, usize); 7] =
-        [(1, 3, 5), (2, 1, 1), (5, 17, 33), (7, 900, 40), (33, 64, 65), (12, 5, 16), (200, 9, 20)];
+    const SHAPES: [(usize, usize, usize); 9] = [
+        (1, 3, 5),
+        (2, 1, 1),
+        (5, 17, 33),
+        (7, 900, 40),
+        (33, 64, 65),
+        (12, 5, 16),
+        (200, 9, 20),
+        (23, 3, 32),
+        (9, 4, 49),
+    ];
 
     #[test]
     fn every_kernel_gives_the_sums() {

@@ -26,7 +26,7 @@ pub(crate) fn operator(attrs: Attrs<'_>) -> Result<Option<Op>, LoadError> {
 
 /// From so many weights on the kernels of `gemm` are quicker than the plain loop. Rows do not count: their bits may not
 /// depend on how many there are.
-const WEIGHTS_MIN: usize = 2048;
+const WEIGHTS_MIN: usize = 256;
 
 /// A constant on the right, laid out.
 #[derive(Default)]
@@ -192,12 +192,20 @@ impl Operator for Gemm {
             Ok(if turn { Cow::Owned(turned(value)?) } else { Cow::Borrowed(value) })
         };
         let a = side(0, self.turn_a)?;
-        let mut result = match &self.constant.packed {
-            Some(packed) => laid_out(&a, input(inputs, 1)?, (packed, self.turn_b), budget)?,
+        let addend = inputs.get(2).copied().flatten();
+        let packed = self.constant.packed.as_ref().map(|packed| (packed, self.turn_b));
+        if let (Some(packed), Some(Value { dims, cells: Cells::F32(cells), .. })) = (packed, addend)
+            && (self.alpha, self.beta) == (1.0, 1.0)
+            && matches!(dims.as_slice(), [columns] | [1, columns] if *columns > 1)
+        {
+            return Ok(vec![laid_out(&a, input(inputs, 1)?, packed, Plus::Columns(cells), budget)?]);
+        }
+        let mut result = match packed {
+            Some(packed) => laid_out(&a, input(inputs, 1)?, packed, Plus::Nothing, budget)?,
             None => matmul(&a, &*side(1, self.turn_b)?, None, budget)?,
         };
         scale(&mut result, self.alpha);
-        let Some(addend) = inputs.get(2).copied().flatten() else { return Ok(vec![result]) };
+        let Some(addend) = addend else { return Ok(vec![result]) };
         let mut addend = addend.clone();
         scale(&mut addend, self.beta);
         Ok(vec![super::math::add().apply(&result, &addend, budget)?])
@@ -217,6 +225,7 @@ fn laid_out(
     a: &Value,
     b: &Value,
     (packed, turned): (&Right, bool),
+    plus: Plus<'_>,
     budget: &mut Budget,
 ) -> Result<Value, Failed> {
     let refuse = || format!("the shapes {:?} and {:?} do not multiply", a.dims, b.dims);
@@ -229,7 +238,7 @@ fn laid_out(
     let count = budget.claim(&[n, m])?;
     budget.work(count, k)?;
     let mut out = vec![0.0; count];
-    kernel(&mut out, A::Plain(cells), B::Packed(packed), (n, k, m), Plus::Nothing)?;
+    kernel(&mut out, A::Plain(cells), B::Packed(packed), (n, k, m), plus)?;
     Ok(Value::f32s(&[n, m], out))
 }
 

@@ -4,11 +4,13 @@
 //!
 //! Not here: sums along axes (`reduce`), products of tables (`linear`).
 
+use std::borrow::Cow;
+
 use models::LoadError;
 
 use super::attrs::Attrs;
 use super::value::{Budget, Cells, Failed, Value};
-use super::{Op, input, plain};
+use super::{Op, functions, input, plain};
 use crate::proto::Elem;
 
 /// A function of one number in each type.
@@ -40,21 +42,25 @@ struct Test {
 /// The operator of a node, if it is one of these.
 pub(crate) fn operator(attrs: Attrs<'_>) -> Result<Option<Op>, LoadError> {
     let op = attrs.node.op.as_str();
-    if op == "Relu" {
-        return Ok(Some(plain(|inputs, _| Ok(vec![relu(input(inputs, 0)?)?]))));
-    }
     if let Some(function) = unary(op) {
-        return Ok(Some(plain(move |inputs, _| Ok(vec![function.apply(input(inputs, 0)?)?]))));
+        let quick = quick_unary(op);
+        return Ok(Some(plain(move |inputs, _| {
+            let value = input(inputs, 0)?;
+            Ok(vec![match (&value.cells, quick) {
+                (Cells::F32(cells), Some(quick)) => Value::f32s(&value.dims, quick(cells)),
+                _ => function.apply(value)?,
+            }])
+        })));
     }
     let cut = op == "Mod" && attrs.int_or("fmod", 0)? != 0;
     if let Some(function) = binary(if cut { "fmod" } else { op }) {
         return Ok(Some(plain(move |inputs, budget| {
-            let mut result = input(inputs, 0)?.clone();
+            let mut result = Cow::Borrowed(input(inputs, 0)?);
             // `Sum`, `Max` and `Min` take any number of inputs.
             for at in 1..inputs.len() {
-                result = function.apply(&result, input(inputs, at)?, budget)?;
+                result = Cow::Owned(function.apply(&result, input(inputs, at)?, budget)?);
             }
-            Ok(vec![result])
+            Ok(vec![result.into_owned()])
         })));
     }
     if let Some(test) = test(op) {
@@ -142,14 +148,15 @@ fn unary(op: &str) -> Option<Unary> {
     })
 }
 
-/// The function is less than a call.
-fn relu(value: &Value) -> Result<Value, Failed> {
-    match &value.cells {
-        Cells::F32(cells) => {
-            Ok(Value::f32s(&value.dims, cells.iter().map(|x| if *x < 0.0 { 0.0 } else { *x }).collect()))
-        }
-        _ => unary("Relu").expect("it is there").apply(value),
-    }
+/// The whole loop over `float`, for the functions that are less than a call or that vectors have.
+fn quick_unary(op: &str) -> Option<functions::Whole> {
+    Some(match op {
+        "Exp" => functions::exps,
+        "Sigmoid" => functions::logistics,
+        "Tanh" => functions::tanhs,
+        "Relu" => |cells| cells.iter().map(|x| if *x < 0.0 { 0.0 } else { *x }).collect(),
+        _ => return None,
+    })
 }
 
 fn sign_single(x: f32) -> f32 {
@@ -400,9 +407,13 @@ impl Pairs {
         } else if x.len() == 1 && y.len() == self.count {
             y.iter().map(|y| f(x[0], *y)).collect()
         } else if self.repeats(&self.b, y.len()) && x.len() == self.count {
-            x.chunks_exact(y.len()).flat_map(|x| x.iter().zip(y).map(both)).collect()
+            let mut cells = Vec::with_capacity(self.count);
+            x.chunks_exact(y.len()).for_each(|x| cells.extend(x.iter().zip(y).map(both)));
+            cells
         } else if self.repeats(&self.a, x.len()) && y.len() == self.count {
-            y.chunks_exact(x.len()).flat_map(|y| x.iter().zip(y).map(both)).collect()
+            let mut cells = Vec::with_capacity(self.count);
+            y.chunks_exact(x.len()).for_each(|y| cells.extend(x.iter().zip(y).map(both)));
+            cells
         } else {
             self.places().map(|(i, j)| f(x[i], y[j])).collect()
         }

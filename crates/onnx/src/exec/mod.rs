@@ -16,6 +16,7 @@ mod conv;
 mod conv_integer;
 mod ensemble;
 mod flow;
+mod functions;
 mod gemm;
 mod gemm8;
 mod join;
@@ -36,6 +37,7 @@ mod steps;
 mod table;
 mod trees;
 pub(crate) mod value;
+mod widest;
 mod window;
 
 use std::borrow::Cow;

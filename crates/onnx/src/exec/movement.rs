@@ -218,13 +218,15 @@ fn transpose(attrs: Attrs<'_>) -> Result<Op, LoadError> {
         }
         let dims: Vec<usize> = order.iter().map(|axis| value.dims[*axis]).collect();
         budget.claim(&dims)?;
-        let mut places = vec![0];
-        for axis in &order {
+        let Some((last, rest)) = order.split_last() else { return Ok(vec![value.clone()]) };
+        let mut starts = vec![0];
+        for axis in rest {
             let step = steps[*axis];
-            places =
-                places.iter().flat_map(|at| (0..value.dims[*axis]).map(move |i| at + i * step)).collect();
+            starts =
+                starts.iter().flat_map(|at| (0..value.dims[*axis]).map(move |i| at + i * step)).collect();
         }
-        Ok(vec![Value { dims, elem: value.elem, cells: value.cells.pick(places.into_iter()) }])
+        let cells = value.cells.runs(&starts, (value.dims[*last], steps[*last]));
+        Ok(vec![Value { dims, elem: value.elem, cells }])
     }))
 }
 

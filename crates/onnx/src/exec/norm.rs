@@ -61,11 +61,20 @@ fn stored(attrs: Attrs<'_>) -> Result<Op, LoadError> {
     }))
 }
 
+/// The sum of a function of the cells, in some sums side by side.
+fn sum(cells: &[f32], of: impl Fn(f64) -> f64) -> f64 {
+    let mut sums = [0.0; 8];
+    for cells in cells.chunks(8) {
+        sums.iter_mut().zip(cells).for_each(|(sum, x)| *sum += of(f64::from(*x)));
+    }
+    sums.iter().sum()
+}
+
 /// Mean and one over the deviation.
 fn moments(cells: &[f32], centred: bool, epsilon: f32) -> (f32, f32) {
     let count = cells.len() as f64;
-    let mean = if centred { cells.iter().map(|x| f64::from(*x)).sum::<f64>() / count } else { 0.0 };
-    let square = cells.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum::<f64>() / count;
+    let mean = if centred { sum(cells, |x| x) / count } else { 0.0 };
+    let square = sum(cells, |x| (x - mean) * (x - mean)) / count;
     (mean as f32, (1.0 / (square + f64::from(epsilon)).sqrt()) as f32)
 }
 
@@ -87,8 +96,9 @@ fn tail(attrs: Attrs<'_>, centred: bool) -> Result<Op, LoadError> {
         let mut out = floats(x)?.to_vec();
         for cells in out.chunks_exact_mut(size) {
             let (mean, by) = moments(cells, centred, epsilon);
-            for (at, x) in cells.iter_mut().enumerate() {
-                *x = (*x - mean) * by * scale[at] + bias.map_or(0.0, |bias| bias[at]);
+            cells.iter_mut().zip(scale).for_each(|(x, scale)| *x = (*x - mean) * by * scale);
+            if let Some(bias) = bias {
+                cells.iter_mut().zip(bias).for_each(|(x, bias)| *x += bias);
             }
         }
         Ok(vec![Value::f32s(&x.dims, out)])

@@ -7,8 +7,8 @@
 use models::LoadError;
 
 use super::attrs::Attrs;
+use super::functions::{logistic, tanh};
 use super::gemm::{A, B, Plus, Right, product};
-use super::post::logistic;
 use super::value::{Budget, Failed, Value};
 use super::window::floats;
 use super::{Op, Operator, input};
@@ -163,18 +163,18 @@ impl Recurrent {
                 match self.kind {
                     Kind::Lstm => {
                         // Input, output, forget, cell.
-                        let kept = logistic(gate(2)) * cell[at] + logistic(gate(0)) * gate(3).tanh();
+                        let kept = logistic(gate(2)) * cell[at] + logistic(gate(0)) * tanh(gate(3));
                         cell[at] = kept;
-                        hidden[at] = logistic(gate(1)) * kept.tanh();
+                        hidden[at] = logistic(gate(1)) * tanh(kept);
                     }
                     Kind::Gru { .. } => {
                         // Update, reset, hidden.
                         let (update, reset) = (logistic(gate(0)), logistic(gate(1)));
-                        let new = (given[2 * size + at] + reset * recalled[2 * size + at]).tanh();
+                        let new = tanh(given[2 * size + at] + reset * recalled[2 * size + at]);
                         hidden[at] = (1.0 - update) * new + update * hidden[at];
                     }
                     Kind::Rnn { relu } => {
-                        hidden[at] = if relu { gate(0).max(0.0) } else { gate(0).tanh() };
+                        hidden[at] = if relu { gate(0).max(0.0) } else { tanh(gate(0)) };
                     }
                 }
             }
@@ -205,7 +205,7 @@ impl Recurrent {
         for (index, hidden) in memory.hidden.iter_mut().enumerate() {
             let (row, at) = (index / size, index % size);
             let update = logistic(given[gate(row, 0, at)] + recalled[gate(row, 0, at)]);
-            let fresh = (given[gate(row, 2, at)] + new[index]).tanh();
+            let fresh = tanh(given[gate(row, 2, at)] + new[index]);
             *hidden = (1.0 - update) * fresh + update * *hidden;
         }
         Ok(())

@@ -8,7 +8,7 @@ use models::LoadError;
 
 use super::attrs::Attrs;
 use super::value::{Budget, Cells, Failed, Value};
-use super::{Op, input, plain};
+use super::{Op, functions, input, plain};
 
 /// The operator of a node, if it is one of these.
 pub(crate) fn operator(attrs: Attrs<'_>, opset: i64) -> Result<Option<Op>, LoadError> {
@@ -210,6 +210,15 @@ fn softmax(attrs: Attrs<'_>, opset: i64, log: bool) -> Result<Op, LoadError> {
         // Before opset 13 the axes from this one on were taken as one.
         let from = if opset < 13 && axis == rank as i64 { rank } else { axis_of(axis, rank)? };
         let taken = |own: usize| if opset < 13 { own >= from } else { own == from };
+        let size = value.dims[from..].iter().product::<usize>();
+        if let Cells::F32(cells) = &value.cells
+            && (opset < 13 || from + 1 == rank)
+            && size > 0
+        {
+            let mut out = cells.clone();
+            functions::softmax(&mut out, size, log);
+            return Ok(vec![Value::f32s(&value.dims, out)]);
+        }
         let bases = offsets(&value.dims, |own| !taken(own));
         let inner = offsets(&value.dims, taken);
         macro_rules! each {

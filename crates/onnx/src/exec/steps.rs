@@ -4,9 +4,10 @@
 //! widest vectors that the CPU has; every width gives the same bits.
 //!
 //! Not here: which operators do so (`quantized`, `joined`).
-#![allow(unsafe_code)] // Calls of functions compiled for more than the oldest CPU; see `widest`.
+#![allow(unsafe_code)] // See `widest`.
 
 use super::value::Failed;
+use super::widest::widest;
 use crate::proto::Elem;
 
 /// The least and the greatest of a type.
@@ -25,40 +26,6 @@ pub(super) fn nearest(number: f32) -> f32 {
     const FAR: f32 = 1024.0;
     const LARGE: f32 = (3 << 22) as f32;
     (number.clamp(-FAR, FAR) + LARGE) - LARGE
-}
-
-/// Defines a function that runs a loop compiled for this CPU.
-macro_rules! widest {
-    ($(#[$doc:meta])* fn $name:ident($($arg:ident: $T:ty),*) $(-> $R:ty)? $body:block) => {
-        $(#[$doc])*
-        pub(super) fn $name($($arg: $T),*) $(-> $R)? {
-            #[inline(always)]
-            fn all($($arg: $T),*) $(-> $R)? $body
-            #[cfg(target_arch = "x86_64")]
-            {
-                #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-                fn avx512($($arg: $T),*) $(-> $R)? {
-                    all($($arg),*)
-                }
-                #[target_feature(enable = "avx2")]
-                fn avx2($($arg: $T),*) $(-> $R)? {
-                    all($($arg),*)
-                }
-                if is_x86_feature_detected!("avx512bw")
-                    && is_x86_feature_detected!("avx512vl")
-                    && is_x86_feature_detected!("avx512dq")
-                {
-                    // SAFETY: the CPU has what the function is compiled for.
-                    return unsafe { avx512($($arg),*) };
-                }
-                if is_x86_feature_detected!("avx2") {
-                    // SAFETY: the CPU has what the function is compiled for.
-                    return unsafe { avx2($($arg),*) };
-                }
-            }
-            all($($arg),*)
-        }
-    };
 }
 
 /// How a value becomes integers of 8 bits.

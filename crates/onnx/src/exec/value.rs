@@ -68,6 +68,30 @@ impl Cells {
         }
     }
 
+    /// So many cells from each start on, with so many steps from one to the next, which must exist.
+    pub(crate) fn runs(&self, starts: &[usize], (count, step): (usize, usize)) -> Self {
+        fn of<X: Clone>(cells: &[X], starts: &[usize], (count, step): (usize, usize)) -> Vec<X> {
+            let mut all = Vec::with_capacity(starts.len() * count);
+            for start in starts.iter().take(if count == 0 { 0 } else { starts.len() }) {
+                match step {
+                    1 => all.extend_from_slice(&cells[*start..*start + count]),
+                    _ => {
+                        all.extend(cells[*start..=*start + (count - 1) * step].iter().step_by(step).cloned())
+                    }
+                }
+            }
+            all
+        }
+        let shape = (count, step);
+        match self {
+            Self::F32(cells) => Self::F32(of(cells, starts, shape)),
+            Self::F64(cells) => Self::F64(of(cells, starts, shape)),
+            Self::Int(cells) => Self::Int(of(cells, starts, shape)),
+            Self::Bool(cells) => Self::Bool(of(cells, starts, shape)),
+            Self::Text(cells) => Self::Text(of(cells, starts, shape)),
+        }
+    }
+
     /// The cells at these places, which must exist.
     pub(crate) fn pick(&self, places: impl Iterator<Item = usize>) -> Self {
         match self {
