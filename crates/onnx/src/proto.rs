@@ -150,6 +150,20 @@ pub(crate) struct Node {
     pub(crate) attrs: Vec<(String, Attr)>,
 }
 
+#[cfg(test)]
+impl Node {
+    /// One with one output.
+    pub(crate) fn with(op: &str, inputs: &[&str], output: &str, attrs: &[(&str, Attr)]) -> Self {
+        Self {
+            op: op.into(),
+            inputs: inputs.iter().map(|name| (*name).to_owned()).collect(),
+            outputs: vec![output.into()],
+            attrs: attrs.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
+            ..Self::default()
+        }
+    }
+}
+
 /// `GraphProto`.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Graph {

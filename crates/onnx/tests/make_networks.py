@@ -364,6 +364,17 @@ def whole_nets():
     ], {"X": normal(4, 4, 30)}, {"Y": F}, {"w1": small(10, 4, 5), "b1": normal(10), "w2": small(6, 5, 4)})
 
 
+def formulas():
+    global RANDOM
+    RANDOM = np.random.default_rng(13)
+    save("einsum", [
+        node("Einsum", ["X", "K"], ["scores"], equation="bhid,hjd->bhij"), node("Softmax", ["scores"], ["share"]),
+        node("Einsum", ["share", "V"], ["mixed"], equation="b h i j, h j d -> b i h d"),
+        node("Einsum", ["mixed", "W"], ["Y"], equation="...hd,hde->...e"), node("Einsum", ["X"], ["Z"], equation="bhid->bdh"),
+        node("Einsum", ["X", "K"], ["S"], equation="bhid,hjd"),
+    ], {"X": normal(3, 2, 5, 8)}, {"Y": F, "Z": F, "S": F}, {"K": normal(2, 6, 8), "V": normal(2, 6, 7), "W": small(2, 7, 9)})
+
+
 hostile()
 convolutions()
 pools()
@@ -375,4 +386,5 @@ integer_convolutions()
 flows()
 whole_nets()
 integer_products()
+formulas()
 print(sum(f.stat().st_size for f in HERE.glob("net_*")) // 1024, "KiB")

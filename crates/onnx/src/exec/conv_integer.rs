@@ -21,7 +21,7 @@ use models::LoadError;
 use super::attrs::Attrs;
 use super::conv::{Plan, depthwise, groups};
 use super::gemm8::{Left, Right, product, unsigned};
-use super::steps::{nearest, range};
+use super::quantized::Rescale;
 use super::value::{Budget, Cells, Failed, Value};
 use super::window::{Window, image, seen_line};
 use super::{Op, Operator, input};
@@ -380,34 +380,20 @@ impl Operator for QLinearConv {
     }
 
     fn run(&self, inputs: &[Option<&Value>], budget: &mut Budget) -> Result<Vec<Value>, Failed> {
-        let one = |at: usize| match input(inputs, at)?.to_f32s()?.as_ref() {
-            [scale] => Ok(*scale),
-            scales => Err(format!("{} scales at input {at} where one is needed", scales.len())),
-        };
         let (x, w) = (input(inputs, 0)?, input(inputs, 3)?);
         let channels = w.dims.first().copied().unwrap_or(0);
-        let scales = input(inputs, 4)?.to_f32s()?;
-        if scales.len() != 1 && scales.len() != channels {
-            return Err(format!("{} scales for {channels} channels", scales.len()));
-        }
+        let result = Rescale::read(inputs, (4, channels))?;
         let bias = inputs.get(8).copied().flatten().map(Value::to_ints).transpose()?;
         if bias.as_ref().is_some_and(|bias| bias.len() != channels) {
             return Err(format!("a bias for other than {channels} channels"));
         }
-        let (x_scale, y_scale, y_zero) = (one(1)?, one(6)?, input(inputs, 7)?);
-        let (low, high) = range(y_zero.elem)?;
-        let &[zero] = y_zero.to_ints()?.as_ref() else {
-            return Err("more than one zero point for the result".into());
-        };
         let steps = |channel: usize, sum: i32| {
-            let factor = x_scale * scales[channel % scales.len()] / y_scale;
             let plus = bias.as_ref().map_or(0, |bias| bias[channel] as i32);
-            let steps = nearest(sum.wrapping_add(plus) as f32 * factor);
-            i64::from((steps + zero as f32).clamp(low, high) as i32)
+            result.of(sum.wrapping_add(plus), result.factors[channel])
         };
         let (dims, sums) =
             self.0.whole((x, Some(input(inputs, 2)?)), (w, Some(input(inputs, 5)?)), budget, steps)?;
-        Ok(vec![Value { dims, elem: y_zero.elem, cells: Cells::Int(sums) }])
+        Ok(vec![Value { dims, elem: result.elem, cells: Cells::Int(sums) }])
     }
 
     fn cost_ns(&self) -> u64 {

@@ -69,7 +69,8 @@ impl Operator for MatMul {
 
     fn run(&self, inputs: &[Option<&Value>], budget: &mut Budget) -> Result<Vec<Value>, Failed> {
         let right = self.constant.packed.as_ref();
-        Ok(vec![matmul(input(inputs, 0)?, input(inputs, 1)?, right, budget)?])
+        let (a, b) = (input(inputs, 0)?, input(inputs, 1)?);
+        Ok(vec![matmul([a, b], [&a.dims, &b.dims], right, budget)?])
     }
 
     fn cost_ns(&self) -> u64 {
@@ -97,19 +98,23 @@ fn product<X: Number>(a: &[X], b: &[X], (n, k, m): (usize, usize, usize), out: &
     }
 }
 
-fn matmul(a: &Value, b: &Value, packed: Option<&Right>, budget: &mut Budget) -> Result<Value, Failed> {
-    let refuse = || format!("the shapes {:?} and {:?} do not multiply", a.dims, b.dims);
-    // One dimension is a row on the left and a column on the right, and is dropped from the result.
-    let (mut left, mut right) = (a.dims.clone(), b.dims.clone());
+/// The product of two values' cells in these shapes.
+pub(super) fn matmul(
+    [a, b]: [&Value; 2],
+    [left, right]: [&[usize]; 2],
+    packed: Option<&Right>,
+    budget: &mut Budget,
+) -> Result<Value, Failed> {
+    let refuse = || format!("the shapes {left:?} and {right:?} do not multiply");
     if left.is_empty() || right.is_empty() {
         return Err(refuse());
     }
-    if a.dims.len() == 1 {
-        left.insert(0, 1);
-    }
-    if b.dims.len() == 1 {
-        right.push(1);
-    }
+    // One dimension is a row on the left and a column on the right, and is dropped from the result.
+    let (is_row, is_column) = (left.len() == 1, right.len() == 1);
+    let (left, right) = (
+        if is_row { [&[1], left].concat() } else { left.to_vec() },
+        if is_column { [right, &[1]].concat() } else { right.to_vec() },
+    );
     let (n, k, m) = (left[left.len() - 2], left[left.len() - 1], right[right.len() - 1]);
     if right[right.len() - 2] != k {
         return Err(refuse());
@@ -148,10 +153,10 @@ fn matmul(a: &Value, b: &Value, packed: Option<&Right>, budget: &mut Budget) -> 
         (Cells::F64(x), Cells::F64(y)) => run!(x, y, 0_f64, Cells::F64),
         _ => return Err(format!("{} times {}", a.elem.name(), b.elem.name())),
     };
-    if a.dims.len() == 1 {
+    if is_row {
         dims.remove(dims.len() - 2);
     }
-    if b.dims.len() == 1 {
+    if is_column {
         dims.pop();
     }
     Ok(Value { dims, elem: a.elem, cells })
@@ -202,7 +207,10 @@ impl Operator for Gemm {
         }
         let mut result = match packed {
             Some(packed) => laid_out(&a, input(inputs, 1)?, packed, Plus::Nothing, budget)?,
-            None => matmul(&a, &*side(1, self.turn_b)?, None, budget)?,
+            None => {
+                let b = side(1, self.turn_b)?;
+                matmul([&a, &b], [&a.dims, &b.dims], None, budget)?
+            }
         };
         scale(&mut result, self.alpha);
         let Some(addend) = addend else { return Ok(vec![result]) };

@@ -14,6 +14,7 @@ mod activation;
 mod attrs;
 mod conv;
 mod conv_integer;
+mod einsum;
 mod ensemble;
 mod flow;
 mod functions;
@@ -126,6 +127,9 @@ fn operator(node: &Node, opset: i64) -> Result<Option<Op>, LoadError> {
         return Ok(Some(op));
     }
     if let Some(op) = linear::operator(attrs)? {
+        return Ok(Some(op));
+    }
+    if let Some(op) = einsum::operator(attrs)? {
         return Ok(Some(op));
     }
     if let Some(op) = quantized::operator(attrs)? {

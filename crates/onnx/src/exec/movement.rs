@@ -207,27 +207,32 @@ fn transpose(attrs: Attrs<'_>) -> Result<Op, LoadError> {
             None => (0..rank).rev().collect::<Vec<_>>(),
             Some(own) => own.iter().map(|axis| axis_of(*axis, rank)).collect::<Result<_, _>>()?,
         };
-        let mut seen = order.clone();
-        seen.sort_unstable();
-        if seen != (0..rank).collect::<Vec<_>>() {
-            return Err(format!("the order {order:?} is none of {rank} axes"));
-        }
-        let mut steps = vec![1; rank];
-        for axis in (0..rank.saturating_sub(1)).rev() {
-            steps[axis] = steps[axis + 1] * value.dims[axis + 1];
-        }
-        let dims: Vec<usize> = order.iter().map(|axis| value.dims[*axis]).collect();
-        budget.claim(&dims)?;
-        let Some((last, rest)) = order.split_last() else { return Ok(vec![value.clone()]) };
-        let mut starts = vec![0];
-        for axis in rest {
-            let step = steps[*axis];
-            starts =
-                starts.iter().flat_map(|at| (0..value.dims[*axis]).map(move |i| at + i * step)).collect();
-        }
-        let cells = value.cells.runs(&starts, (value.dims[*last], steps[*last]));
-        Ok(vec![Value { dims, elem: value.elem, cells }])
+        Ok(vec![transposed(value, &order, budget)?])
     }))
+}
+
+/// The value with its axes in this order.
+pub(super) fn transposed(value: &Value, order: &[usize], budget: &mut Budget) -> Result<Value, Failed> {
+    let rank = value.dims.len();
+    let mut seen = order.to_vec();
+    seen.sort_unstable();
+    if seen != (0..rank).collect::<Vec<_>>() {
+        return Err(format!("the order {order:?} is none of {rank} axes"));
+    }
+    let mut steps = vec![1; rank];
+    for axis in (0..rank.saturating_sub(1)).rev() {
+        steps[axis] = steps[axis + 1] * value.dims[axis + 1];
+    }
+    let dims: Vec<usize> = order.iter().map(|axis| value.dims[*axis]).collect();
+    budget.claim(&dims)?;
+    let Some((last, rest)) = order.split_last() else { return Ok(value.clone()) };
+    let mut starts = vec![0];
+    for axis in rest {
+        let step = steps[*axis];
+        starts = starts.iter().flat_map(|at| (0..value.dims[*axis]).map(move |i| at + i * step)).collect();
+    }
+    let cells = value.cells.runs(&starts, (value.dims[*last], steps[*last]));
+    Ok(Value { dims, elem: value.elem, cells })
 }
 
 fn concat(attrs: Attrs<'_>) -> Result<Op, LoadError> {

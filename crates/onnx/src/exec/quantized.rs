@@ -209,6 +209,42 @@ impl Operator for MatMulInteger {
 
 /// A product of integers that becomes integers again: the sum times one factor of `float`, to the nearest, ties to even, then
 /// the zero point.
+/// How sums of products of integers become integers of the result's scale.
+pub(super) struct Rescale {
+    /// One for each column or channel.
+    pub(super) factors: Vec<f32>,
+    pub(super) elem: Elem,
+    zero: f32,
+    range: (f32, f32),
+}
+
+impl Rescale {
+    /// By the scales of the value (input 1), of so many columns or channels of the weights (`at`), and of the result (6), and by
+    /// its zero point (7).
+    pub(super) fn read(inputs: &[Option<&Value>], (at, count): (usize, usize)) -> Result<Self, Failed> {
+        let one = |at: usize| match input(inputs, at)?.to_f32s()?.as_ref() {
+            [scale] => Ok(*scale),
+            scales => Err(format!("{} scales at input {at} where one is needed", scales.len())),
+        };
+        let (given, made, weights) = (one(1)?, one(6)?, input(inputs, at)?.to_f32s()?);
+        if weights.len() != 1 && weights.len() != count {
+            return Err(format!("{} scales for {count} columns or channels", weights.len()));
+        }
+        let zero = input(inputs, 7)?;
+        let (range, elem) = (range(zero.elem)?, zero.elem);
+        let &[zero] = zero.to_ints()?.as_ref() else {
+            return Err("more than one zero point for the result".into());
+        };
+        let factors = weights.iter().cycle().take(count).map(|scale| given * scale / made).collect();
+        Ok(Self { factors, elem, zero: zero as f32, range })
+    }
+
+    pub(super) fn of(&self, sum: i32, factor: f32) -> i64 {
+        let (low, high) = self.range;
+        i64::from((nearest(sum as f32 * factor) + self.zero).clamp(low, high) as i32)
+    }
+}
+
 struct QLinearMatMul(Factor);
 
 impl Operator for QLinearMatMul {
@@ -217,27 +253,11 @@ impl Operator for QLinearMatMul {
     }
 
     fn run(&self, inputs: &[Option<&Value>], budget: &mut Budget) -> Result<Vec<Value>, Failed> {
-        let one = |at: usize| match input(inputs, at)?.to_f32s()?.as_ref() {
-            [scale] => Ok(*scale),
-            scales => Err(format!("{} scales at input {at} where one is needed", scales.len())),
-        };
-        let (a_scale, y_scale, y_zero) = (one(1)?, one(6)?, input(inputs, 7)?);
         let (dims, sums) = self.0.times((input(inputs, 0)?, Some(input(inputs, 2)?)), inputs, budget)?;
-        let (m, scales) = (dims.last().copied().unwrap_or(1), input(inputs, 4)?.to_f32s()?);
-        if scales.len() != 1 && scales.len() != m {
-            return Err(format!("{} scales for {m} columns", scales.len()));
-        }
-        let (low, high) = range(y_zero.elem)?;
-        let &[zero] = y_zero.to_ints()?.as_ref() else {
-            return Err("more than one zero point for the result".into());
-        };
-        let factors: Vec<f32> =
-            scales.iter().cycle().take(m).map(|scale| a_scale * scale / y_scale).collect();
-        let small = |(sum, factor): (&i32, &f32)| {
-            i64::from((nearest(*sum as f32 * factor) + zero as f32).clamp(low, high) as i32)
-        };
-        let cells = sums.iter().zip(factors.iter().cycle()).map(small).collect();
-        Ok(vec![Value { dims, elem: y_zero.elem, cells: Cells::Int(cells) }])
+        let steps = Rescale::read(inputs, (4, dims.last().copied().unwrap_or(1)))?;
+        let cells =
+            sums.iter().zip(steps.factors.iter().cycle()).map(|(sum, by)| steps.of(*sum, *by)).collect();
+        Ok(vec![Value { dims, elem: steps.elem, cells: Cells::Int(cells) }])
     }
 
     fn cost_ns(&self) -> u64 {

@@ -235,16 +235,6 @@ mod tests {
     use super::*;
     use crate::proto::{Data, Dim, Elem, ValueInfo};
 
-    fn node(op: &str, inputs: &[&str], output: &str, attrs: &[(&str, Attr)]) -> Node {
-        Node {
-            op: op.into(),
-            inputs: inputs.iter().map(|name| (*name).to_owned()).collect(),
-            outputs: vec![output.into()],
-            attrs: attrs.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
-            ..Node::default()
-        }
-    }
-
     /// Whether these nodes keep the rows of `x`, `[rows, 2, 3]`, apart; there are constants `one` (`[3]`), `two` (`[3, 3]`),
     /// `rows` (`[2, 2, 3]`) and shapes.
     fn check(nodes: Vec<Node>) -> bool {
@@ -278,29 +268,33 @@ mod tests {
     fn rows_are_apart_where_no_operator_touches_their_axis() {
         let ints = |cells: &[i64]| Attr::Ints(cells.to_vec());
         for (name, wanted, last) in [
-            ("cells", true, node("Relu", &["x"], "y", &[])),
-            ("a row on each", true, node("Add", &["one", "x"], "y", &[])),
-            ("rows of a constant", false, node("Add", &["x", "rows"], "y", &[])),
-            ("weights", true, node("MatMul", &["x", "two"], "y", &[])),
-            ("rows as weights", false, node("MatMul", &["two", "x"], "y", &[])),
-            ("each row with itself", true, node("MatMul", &["x", "x"], "y", &[])),
-            ("along the last axis", true, node("Softmax", &["x"], "y", &[])),
-            ("along the rows", false, node("Softmax", &["x"], "y", &[("axis", Attr::Int(0))])),
-            ("along the rows, from behind", false, node("Softmax", &["x"], "y", &[("axis", Attr::Int(-3))])),
-            ("inner axes turned", true, node("Transpose", &["x"], "y", &[("perm", ints(&[0, 2, 1]))])),
-            ("rows turned", false, node("Transpose", &["x"], "y", &[("perm", ints(&[1, 0, 2]))])),
-            ("rows kept", true, node("Reshape", &["x", "kept"], "y", &[])),
-            ("rows of another length", false, node("Reshape", &["x", "mixed"], "y", &[])),
-            ("side by side", true, node("Concat", &["x", "x"], "y", &[("axis", Attr::Int(2))])),
-            ("one under the other", false, node("Concat", &["x", "x"], "y", &[("axis", Attr::Int(0))])),
-            ("a sum", false, node("ReduceSum", &["x"], "y", &[])),
-            ("an operator that nobody listed", false, node("CumSum", &["x", "one"], "y", &[])),
+            ("cells", true, Node::with("Relu", &["x"], "y", &[])),
+            ("a row on each", true, Node::with("Add", &["one", "x"], "y", &[])),
+            ("rows of a constant", false, Node::with("Add", &["x", "rows"], "y", &[])),
+            ("weights", true, Node::with("MatMul", &["x", "two"], "y", &[])),
+            ("rows as weights", false, Node::with("MatMul", &["two", "x"], "y", &[])),
+            ("each row with itself", true, Node::with("MatMul", &["x", "x"], "y", &[])),
+            ("along the last axis", true, Node::with("Softmax", &["x"], "y", &[])),
+            ("along the rows", false, Node::with("Softmax", &["x"], "y", &[("axis", Attr::Int(0))])),
+            (
+                "along the rows, from behind",
+                false,
+                Node::with("Softmax", &["x"], "y", &[("axis", Attr::Int(-3))]),
+            ),
+            ("inner axes turned", true, Node::with("Transpose", &["x"], "y", &[("perm", ints(&[0, 2, 1]))])),
+            ("rows turned", false, Node::with("Transpose", &["x"], "y", &[("perm", ints(&[1, 0, 2]))])),
+            ("rows kept", true, Node::with("Reshape", &["x", "kept"], "y", &[])),
+            ("rows of another length", false, Node::with("Reshape", &["x", "mixed"], "y", &[])),
+            ("side by side", true, Node::with("Concat", &["x", "x"], "y", &[("axis", Attr::Int(2))])),
+            ("one under the other", false, Node::with("Concat", &["x", "x"], "y", &[("axis", Attr::Int(0))])),
+            ("a sum", false, Node::with("ReduceSum", &["x"], "y", &[])),
+            ("an operator that nobody listed", false, Node::with("CumSum", &["x", "one"], "y", &[])),
         ] {
             assert_eq!(check(vec![last]), wanted, "{name}");
         }
-        let flat = node("Flatten", &["x"], "f", &[]);
-        let meeting = node("Add", &["x", "f"], "y", &[]);
+        let flat = Node::with("Flatten", &["x"], "f", &[]);
+        let meeting = Node::with("Add", &["x", "f"], "y", &[]);
         assert!(!check(vec![flat, meeting]), "rows of two ranks meet others");
-        assert!(!check(vec![node("Identity", &["one"], "y", &[])]), "no rows at all");
+        assert!(!check(vec![Node::with("Identity", &["one"], "y", &[])]), "no rows at all");
     }
 }

@@ -29,16 +29,6 @@ fn info(name: &str, row: &[usize]) -> ValueInfo {
     ValueInfo { name: name.into(), ty: Type::Tensor { elem: Elem::F32, dims: Some(dims) } }
 }
 
-fn node(op: &str, inputs: &[&str], output: &str, attrs: &[(&str, Attr)]) -> Node {
-    Node {
-        op: op.into(),
-        inputs: inputs.iter().map(|name| (*name).to_owned()).collect(),
-        outputs: vec![output.into()],
-        attrs: attrs.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
-        ..Node::default()
-    }
-}
-
 /// A model from `X`, whose rows have this shape, to `Y`.
 fn model(nodes: Vec<Node>, initializers: Vec<Tensor>, row: &[usize]) -> Model {
     let graph = Graph {
@@ -58,9 +48,9 @@ fn file(model: &Model) -> Bytes {
 /// Two layers: a `MatMul`, and a `Gemm` of turned weights with a bias.
 fn network() -> Bytes {
     let nodes = vec![
-        node("MatMul", &["X", "first"], "a", &[]),
-        node("Relu", &["a"], "b", &[]),
-        node("Gemm", &["b", "second", "bias"], "Y", &[("transB", Attr::Int(1))]),
+        Node::with("MatMul", &["X", "first"], "a", &[]),
+        Node::with("Relu", &["a"], "b", &[]),
+        Node::with("Gemm", &["b", "second", "bias"], "Y", &[("transB", Attr::Int(1))]),
     ];
     let weights = vec![tensor("first", &[48, 64], 1), tensor("second", &[8, 64], 2), tensor("bias", &[8], 3)];
     file(&model(nodes, weights, &[48]))
@@ -71,19 +61,19 @@ fn network() -> Bytes {
 fn images() -> Bytes {
     let same = ("auto_pad", Attr::Text(Bytes::from_static(b"SAME_UPPER")));
     let nodes = vec![
-        node("Conv", &["X", "first", "bias"], "a", &[("pads", Attr::Ints(vec![1; 4]))]),
-        node("Relu", &["a"], "b", &[]),
-        node(
+        Node::with("Conv", &["X", "first", "bias"], "a", &[("pads", Attr::Ints(vec![1; 4]))]),
+        Node::with("Relu", &["a"], "b", &[]),
+        Node::with(
             "Conv",
             &["b", "second"],
             "c",
             &[("group", Attr::Int(64)), ("strides", Attr::Ints(vec![2, 2])), same],
         ),
-        node("Conv", &["c", "third", "bias"], "d", &[("group", Attr::Int(2))]),
-        node("Add", &["c", "d"], "e", &[]),
-        node("GlobalAveragePool", &["e"], "f", &[]),
-        node("Flatten", &["f"], "g", &[]),
-        node("MatMul", &["g", "last"], "Y", &[]),
+        Node::with("Conv", &["c", "third", "bias"], "d", &[("group", Attr::Int(2))]),
+        Node::with("Add", &["c", "d"], "e", &[]),
+        Node::with("GlobalAveragePool", &["e"], "f", &[]),
+        Node::with("Flatten", &["f"], "g", &[]),
+        Node::with("MatMul", &["g", "last"], "Y", &[]),
     ];
     let weights = vec![
         tensor("first", &[64, 3, 3, 3], 1),
@@ -98,16 +88,16 @@ fn images() -> Bytes {
 /// Signals: a convolution in one dimension after another, both with activations.
 fn signals() -> Bytes {
     let nodes = vec![
-        node("Conv", &["X", "first", "bias"], "a", &[("dilations", Attr::Ints(vec![2]))]),
-        node("Clip", &["a", "", "six"], "b", &[]),
-        node(
+        Node::with("Conv", &["X", "first", "bias"], "a", &[("dilations", Attr::Ints(vec![2]))]),
+        Node::with("Clip", &["a", "", "six"], "b", &[]),
+        Node::with(
             "Conv",
             &["b", "second"],
             "c",
             &[("strides", Attr::Ints(vec![3])), ("pads", Attr::Ints(vec![2, 1]))],
         ),
-        node("LeakyRelu", &["c"], "d", &[]),
-        node("Flatten", &["d"], "Y", &[]),
+        Node::with("LeakyRelu", &["c"], "d", &[]),
+        Node::with("Flatten", &["d"], "Y", &[]),
     ];
     let six = Tensor { name: "six".into(), elem: Elem::F32, dims: vec![], data: Data::Floats(vec![2.0]) };
     let weights = vec![
@@ -183,9 +173,9 @@ fn a_value_goes_through_integers_once_and_right_behind_its_activation() {
     let want = [q, d, d, d, "Conv", "Clip", q, d, d, "Conv", q, d, "LeakyRelu", "Flatten"];
     assert_eq!(ops(&small), want);
     let both = vec![
-        node("Conv", &["X", "first"], "a", &[]),
-        node("Conv", &["X", "second"], "b", &[]),
-        node("Add", &["a", "b"], "Y", &[]),
+        Node::with("Conv", &["X", "first"], "a", &[]),
+        Node::with("Conv", &["X", "second"], "b", &[]),
+        Node::with("Add", &["a", "b"], "Y", &[]),
     ];
     let weights = vec![tensor("first", &[4, 2, 3], 1), tensor("second", &[4, 2, 3], 2)];
     let small =
@@ -201,7 +191,7 @@ fn a_large_bias_beside_small_weights_keeps_its_size() {
         dims: dims.to_vec(),
         data: Data::Floats(cells.to_vec()),
     };
-    let nodes = vec![node("Conv", &["X", "w", "b"], "Y", &[])];
+    let nodes = vec![Node::with("Conv", &["X", "w", "b"], "Y", &[])];
     // Weights of nothing, of next to nothing, and usual ones.
     let weights = vec![cells("w", &[3, 1, 1], &[0.0, 1e-12, 0.5]), cells("b", &[3], &[3.0, -2.0, 1.0])];
     let plain = file(&model(nodes, weights, &[1, 4]));
@@ -224,9 +214,9 @@ fn constants_that_an_older_file_lists_among_its_inputs_leave_with_their_readers(
 fn a_file_may_be_rewritten_twice() {
     // The second is a product of two values until it is left out.
     let nodes = vec![
-        node("MatMul", &["X", "w"], "a", &[]),
-        node("Transpose", &["v"], "t", &[]),
-        node("MatMul", &["a", "t"], "Y", &[]),
+        Node::with("MatMul", &["X", "w"], "a", &[]),
+        Node::with("Transpose", &["v"], "t", &[]),
+        Node::with("MatMul", &["a", "t"], "Y", &[]),
     ];
     let weights = vec![tensor("w", &[8, 8], 1), tensor("v", &[8, 8], 2)];
     let once = quantize(&file(&model(nodes, weights, &[8])), Mode::Weights, None).expect("one can be");
@@ -246,9 +236,9 @@ fn a_file_may_be_rewritten_twice() {
 #[test]
 fn a_convolution_whose_weights_or_bias_are_made_at_run_time_is_kept_with_the_reason() {
     let nodes = vec![
-        node("Relu", &["bias"], "made", &[]),
-        node("Conv", &["X", "w", "made"], "a", &[]),
-        node("Conv", &["a", "v"], "Y", &[]),
+        Node::with("Relu", &["bias"], "made", &[]),
+        Node::with("Conv", &["X", "w", "made"], "a", &[]),
+        Node::with("Conv", &["a", "v"], "Y", &[]),
     ];
     let weights = vec![tensor("bias", &[4], 1), tensor("w", &[4, 2, 3], 2), tensor("v", &[4, 4, 1], 3)];
     let made = quantize(&file(&model(nodes, weights, &[2, 8])), Mode::Weights, None).expect("one can be");
@@ -273,8 +263,8 @@ fn weights_become_floats_at_load_and_no_more_of_them_than_the_file_has() {
     ];
     let mut nodes = Vec::new();
     for (value, wide, next) in [("X", "a", "b"), ("b", "c", "d"), ("d", "e", "Y")] {
-        nodes.push(node("DequantizeLinear", &["w", "s"], wide, &[]));
-        nodes.push(node("MatMul", &[value, wide], next, &[]));
+        nodes.push(Node::with("DequantizeLinear", &["w", "s"], wide, &[]));
+        nodes.push(Node::with("MatMul", &[value, wide], next, &[]));
     }
     assert_eq!(steps(&file(&model(nodes, weights, &[8]))).len(), 2);
 }
