@@ -2,8 +2,8 @@
 //!
 //! `fuzz TARGET|all|planted [--seconds N] [--runs N] [--seed N] [--keep]`; `make fuzz` builds it with coverage. Seconds
 //! are of processor time, for each target. An input that panics, takes seconds or takes much memory is written to
-//! `slipway-fuzz/finding-<target>` among the temporary files and ends the run with status 1; one that ends the process
-//! lies there as `current-<target>`. `planted` ends well only if all planted bugs are found. `--keep` writes the inputs
+//! `slipway-fuzz/finding-<target>` in `/dev/shm`, or else among the temporary files, and ends the run with status 1; one that
+//! ends the process lies there as `current-<target>`. `planted` ends well only if all planted bugs are found. `--keep` writes the inputs
 //! that reach what the seeds do not to `corpus/<target>`, and adds the search to `corpus/SEARCHED.md`.
 //!
 //! Not here: how it is searched (`fuzz::search`).

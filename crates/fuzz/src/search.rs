@@ -9,7 +9,7 @@
 //!
 //! Not here: the readers (`targets`), what was searched in all (`ledger`).
 
-use std::os::unix::fs::FileExt;
+use std::io::IoSlice;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -67,7 +67,7 @@ pub struct Search {
     reached: Reached,
     runs: u64,
     found: Option<Finding>,
-    /// Holds the input that runs, for the case that it ends the process.
+    /// Holds the input that runs, and [`END`], for the case that it ends the process.
     current: Option<std::fs::File>,
 }
 
@@ -77,9 +77,13 @@ pub fn cpu_time() -> Duration {
     Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
 
-/// Where an input of a target is written that is no kept one.
+/// What follows the input in the file of the one that runs: to shorten the file for each would take longer than most runs.
+const END: &[u8] = b"\n=== here the input ends ===\n";
+
+/// Where an input of a target is written that is no kept one: in memory where the system has a place for that.
 pub fn scratch(what: &str, target: &Target) -> PathBuf {
-    let folder = std::env::temp_dir().join("slipway-fuzz");
+    let shared = PathBuf::from("/dev/shm");
+    let folder = if shared.is_dir() { shared } else { std::env::temp_dir() }.join("slipway-fuzz");
     let _ = std::fs::create_dir_all(&folder);
     folder.join(format!("{what}-{}", target.name))
 }
@@ -271,7 +275,7 @@ impl Search {
     /// Runs an input: what is new about it. What is wrong with it is in `found` then.
     fn try_out(&mut self, input: &[u8]) -> News {
         if let Some(file) = &self.current {
-            let _ = file.set_len(0).and_then(|()| file.write_all_at(input, 0));
+            let _ = rustix::io::pwritev(file, &[IoSlice::new(input), IoSlice::new(END)], 0);
         }
         self.runs += 1;
         let (start, before) = (cpu_time(), memory::live());
