@@ -11,6 +11,7 @@ use models::LoadError;
 
 use super::attrs::Attrs;
 use super::gemm::{A, B, Left, Plus, product};
+use super::shifted::Shifted;
 use super::value::{Budget, Failed, Value};
 use super::window::{AXES, Axis, Window, floats, image, kernel_cells, product as over, seen_line, shaped};
 use super::{Op, Operator, input};
@@ -98,6 +99,12 @@ impl Plan {
         (over(&self.axes, |axis| axis.size), over(&self.axes, |axis| axis.out))
     }
 
+    /// Whether every cell is a window.
+    fn is_pointwise(&self) -> bool {
+        let (size, windows) = self.sizes();
+        size == windows && self.axes.iter().all(|axis| axis.kernel == 1 && axis.stride == 1)
+    }
+
     /// Lines of windows that are done at once.
     pub(super) fn lines(&self) -> usize {
         let line = self.depth() * self.axes[2].out;
@@ -175,9 +182,8 @@ impl Conv {
         scratch: &mut Vec<f32>,
         out: &mut [f32],
     ) -> Result<(), Failed> {
-        let (depth, (size, windows)) = (plan.depth(), plan.sizes());
-        let is_pointwise = plan.axes.iter().all(|axis| axis.kernel == 1 && axis.stride == 1);
-        if is_pointwise && size == windows {
+        let (depth, (_, windows)) = (plan.depth(), plan.sizes());
+        if plan.is_pointwise() {
             return product(out, w, B::Plain(x), (plan.to, depth, windows), bias);
         }
         let (width, step) = (plan.axes[2].out, plan.lines());
@@ -230,8 +236,8 @@ impl Operator for Conv {
         let cells = floats(w)?;
         let (rows, depth) = (to / self.groups, from * kernel.iter().product::<usize>());
         self.weights = cells.len();
-        // A single row has its own path; a group of one channel is no product at all.
-        if rows > 1 && depth > 0 && from > 1 {
+        // One channel to one is no product at all.
+        if depth > 0 && (rows, from) != (1, 1) {
             let group = rows * depth;
             self.packed = cells.chunks_exact(group).map(|group| Left::pack(group, (rows, depth))).collect();
         }
@@ -248,11 +254,22 @@ impl Operator for Conv {
         let (size, windows) = plan.sizes();
         let mut out = vec![0.0; count];
         let mut scratch = Vec::new();
+        let mut shifted = if plan.is_pointwise() { None } else { Shifted::new(&plan, budget)? };
         for (index, out) in out.chunks_exact_mut((plan.to * windows).max(1)).enumerate() {
             let group = index % plan.groups;
             let x = &cells[index * plan.from * size..(index + 1) * plan.from * size];
             let w = &weights[group * plan.to * depth..(group + 1) * plan.to * depth];
             let bias = bias.map(|bias| &bias[group * plan.to..(group + 1) * plan.to]);
+            if let Some(shifted) = &mut shifted {
+                shifted.take(x);
+                if (plan.to, plan.from) == (1, 1) {
+                    shifted.sum(w, bias.map_or(0.0, |bias| bias[0]), out);
+                } else {
+                    let w = self.packed.get(group).map_or(A::Plain(w), A::Packed);
+                    shifted.products(w, bias.map_or(Plus::Nothing, Plus::Rows), out)?;
+                }
+                continue;
+            }
             if plan.from == 1 {
                 for (at, out) in out.chunks_exact_mut(windows).enumerate() {
                     out.fill(bias.map_or(0.0, |bias| bias[at]));

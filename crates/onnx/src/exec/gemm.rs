@@ -280,6 +280,16 @@ fn panels(cells: &[f32], (depth, columns): (usize, usize), turned: bool, packed:
     }
 }
 
+fn shifted(cells: &[f32], starts: &[usize], columns: usize, packed: &mut Vec<Lines>) {
+    packed.reserve(columns.div_ceil(WIDTH) * starts.len());
+    for from in (0..columns).step_by(WIDTH) {
+        packed.extend(starts.iter().map(|start| {
+            let (lines, _) = cells[start + from..start + from + WIDTH].as_chunks::<LINE>();
+            [Line(lines[0]), Line(lines[1])]
+        }));
+    }
+}
+
 /// The left side of a product.
 #[derive(Clone, Copy)]
 pub(crate) enum A<'a> {
@@ -295,7 +305,17 @@ pub(crate) enum B<'a> {
     Plain(&'a [f32]),
     /// Column by column.
     Turned(&'a [f32]),
+    /// Rows that lie among some cells, each from its start on, with [`B::COLUMNS_BEHIND`] cells behind the last of them.
+    Shifted {
+        cells: &'a [f32],
+        starts: &'a [usize],
+    },
     Packed(&'a Right),
+}
+
+impl B<'_> {
+    /// Cells behind the end of a row that are read, though they count for nothing.
+    pub(crate) const COLUMNS_BEHIND: usize = WIDTH;
 }
 
 /// What is added to a product.
@@ -335,6 +355,14 @@ fn run(
     let (mut own_right, mut own_left) = (Vec::new(), Vec::new());
     let right = match b {
         B::Packed(right) => &right.0,
+        B::Shifted { cells, starts } => {
+            let last = starts.iter().max().copied().unwrap_or(0);
+            if starts.len() != k || last.saturating_add(m.next_multiple_of(WIDTH)) > cells.len() {
+                return Err(misfit());
+            }
+            shifted(cells, starts, m, &mut own_right);
+            &own_right
+        }
         B::Plain(cells) | B::Turned(cells) => {
             let cells = cells.get(..k * m).ok_or_else(misfit)?;
             panels(cells, (k, m), matches!(b, B::Turned(_)), &mut own_right);
@@ -472,6 +500,22 @@ mod tests {
                 product(&mut out, A::Plain(row), B::Plain(&b), (1, k, m), Plus::Nothing).unwrap();
                 assert_eq!(out, want, "{n}x{k}x{m}, alone");
             }
+        }
+    }
+
+    #[test]
+    fn shifted_rows_are_rows() {
+        for (n, k, m) in SHAPES {
+            let (a, all) = (cells(n * k, 1), cells(5 * k + m + B::COLUMNS_BEHIND, 2));
+            let starts: Vec<usize> = (0..k).map(|row| (row * 5 + 3 * (row % 2)) % (5 * k)).collect();
+            let rows: Vec<f32> = starts.iter().flat_map(|start| all[*start..start + m].to_vec()).collect();
+            let (mut out, mut want) = (vec![0.0; n * m], vec![0.0; n * m]);
+            let b = B::Shifted { cells: &all, starts: &starts };
+            product(&mut out, A::Plain(&a), b, (n, k, m), Plus::Nothing).unwrap();
+            product(&mut want, A::Plain(&a), B::Plain(&rows), (n, k, m), Plus::Nothing).unwrap();
+            assert_eq!(out, want, "{n}x{k}x{m}");
+            let b = B::Shifted { cells: &all[..m], starts: &starts };
+            assert!(product(&mut out, A::Plain(&a), b, (n, k, m), Plus::Nothing).is_err());
         }
     }
 

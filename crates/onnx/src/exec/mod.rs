@@ -34,6 +34,7 @@ mod recurrent;
 mod reduce;
 mod resize;
 mod rows;
+mod shifted;
 mod steps;
 mod table;
 mod trees;

@@ -6,7 +6,7 @@ use models::LoadError;
 
 use super::attrs::Attrs;
 use super::value::{Budget, Failed, Value};
-use super::window::{AXES, Axis, Window, floats, image, kernel_cells, product, seen_line};
+use super::window::{AXES, Axis, Window, floats, image, product, seen_line, with_steps};
 use super::{Op, input, plain};
 
 /// The operator of a node, if it is one of these.
@@ -29,7 +29,8 @@ pub(crate) fn operator(attrs: Attrs<'_>) -> Result<Option<Op>, LoadError> {
 
 /// A missing number stays one.
 fn greater(a: f32, b: f32) -> f32 {
-    if b > a || b.is_nan() { b } else { a }
+    // No branch, so that many go at once.
+    if (b > a) | b.is_nan() { b } else { a }
 }
 
 /// What is kept of the cells of a window.
@@ -51,23 +52,32 @@ fn seen(axis: &Axis, padded: bool) -> Vec<usize> {
     (0..axis.out).map(|out| (0..axis.kernel).filter(|at| counts(out, *at)).count()).collect()
 }
 
-/// A channel's windows: for each cell of the kernel, whole lines of windows at a time.
-fn channel(keep: Keep, axes: &[Axis; AXES], cells: &[f32], out: &mut [f32]) {
-    let width = axes[2].out;
-    out.fill(if keep == Keep::Greatest { f32::NEG_INFINITY } else { 0.0 });
-    kernel_cells(axes, |_, at| {
-        let inside = axes[2].inside(at[2]);
-        for (line, out) in out.chunks_exact_mut(width).enumerate() {
-            let base = seen_line(axes, line, at);
-            let (Some(base), Some(first)) = (base, axes[2].cell(inside.start, at[2])) else { continue };
-            let from = cells[base + first..].iter().step_by(axes[2].stride);
-            let pairs = out[inside.clone()].iter_mut().zip(from);
-            match keep {
-                Keep::Greatest => pairs.for_each(|(out, x)| *out = greater(*out, *x)),
-                Keep::Mean { .. } => pairs.for_each(|(out, x)| *out += x),
+/// A channel's windows: what lines on top of each other keep, and then what neighbours in this line keep.
+fn channel(keep: Keep, axes: &[Axis; AXES], cells: &[f32], line: &mut Vec<f32>, out: &mut [f32]) {
+    let none = if keep == Keep::Greatest { f32::NEG_INFINITY } else { 0.0 };
+    let add = |kept: &mut [f32], from: &[f32], stride: usize| match keep {
+        Keep::Greatest => with_steps(kept, from, stride, |kept, x| *kept = greater(*kept, x)),
+        Keep::Mean { .. } => with_steps(kept, from, stride, |kept, x| *kept += x),
+    };
+    let (size, width) = (axes[2].size, axes[2].out);
+    for (index, out) in out.chunks_exact_mut(width).enumerate() {
+        line.clear();
+        line.resize(size, none);
+        for z in 0..axes[0].kernel {
+            for y in 0..axes[1].kernel {
+                if let Some(base) = seen_line(axes, index, [z, y, 0]) {
+                    add(line, &cells[base..base + size], 1);
+                }
             }
         }
-    });
+        out.fill(none);
+        for at in 0..axes[2].kernel {
+            let inside = axes[2].inside(at);
+            if let Some(first) = axes[2].cell(inside.start, at) {
+                add(&mut out[inside], &line[first..], axes[2].stride);
+            }
+        }
+    }
 }
 
 fn windowed(attrs: Attrs<'_>, keep: Keep) -> Result<Op, LoadError> {
@@ -99,9 +109,9 @@ fn windowed(attrs: Attrs<'_>, keep: Keep) -> Result<Op, LoadError> {
                 z.iter().flat_map(plane).map(|count| count.max(1) as f32).collect()
             }
         };
-        let mut out = vec![0.0; count];
+        let (mut out, mut line) = (vec![0.0; count], Vec::new());
         for (cells, out) in floats(x)?.chunks_exact(size).zip(out.chunks_exact_mut(windows)) {
-            channel(keep, &axes, cells, out);
+            channel(keep, &axes, cells, &mut line, out);
             out.iter_mut().zip(&counts).for_each(|(out, count)| *out /= count);
         }
         Ok(vec![Value::f32s(&dims, out)])

@@ -88,6 +88,20 @@ pub(crate) fn kernel_cells(axes: &[Axis; AXES], mut each: impl FnMut(usize, [usi
     }
 }
 
+/// Calls `each` with cells and with every `stride`th number from the first on; steps of one and two go many at once.
+#[inline(always)]
+pub(crate) fn with_steps(cells: &mut [f32], from: &[f32], stride: usize, each: impl Fn(&mut f32, f32)) {
+    match stride {
+        1 => cells.iter_mut().zip(from).for_each(|(cell, x)| each(cell, *x)),
+        2 => {
+            let (pairs, last) = from.as_chunks::<2>();
+            cells.iter_mut().zip(pairs).for_each(|(cell, pair)| each(cell, pair[0]));
+            cells.iter_mut().skip(pairs.len()).zip(last).for_each(|(cell, x)| each(cell, *x));
+        }
+        _ => cells.iter_mut().zip(from.iter().step_by(stride)).for_each(|(cell, x)| each(cell, *x)),
+    }
+}
+
 /// The line of cells that a kernel's cell sees in a line of windows; `None` in the padding.
 pub(crate) fn seen_line(axes: &[Axis; AXES], line: usize, at: [usize; AXES]) -> Option<usize> {
     let z = axes[0].cell(line / axes[1].out, at[0])?;
