@@ -17,6 +17,8 @@ use super::value::Failed;
 const LINE: usize = 16;
 /// Columns of a panel.
 const WIDTH: usize = 2 * LINE;
+/// Rows of a tile, at most.
+const HIGH_MAX: usize = 12;
 /// Rows that pass through all panels before the next; whole tiles of every kernel.
 const BLOCK: usize = 96;
 /// The depth that is summed before the next panel.
@@ -45,11 +47,9 @@ struct Place<'a> {
 impl Place<'_> {
     /// Whether the result has all of the tile's sums.
     fn fits(&self) -> bool {
-        let last = (self.high - 1) * self.columns + self.wide;
-        self.high > 0
-            && (1..=WIDTH).contains(&self.wide)
-            && self.wide <= self.columns
-            && last <= self.out.len()
+        (1..=HIGH_MAX).contains(&self.high)
+            && (1..=WIDTH.min(self.columns)).contains(&self.wide)
+            && (self.high - 1) * self.columns + self.wide <= self.out.len()
     }
 }
 
@@ -328,6 +328,18 @@ pub(crate) enum Plus<'a> {
     Rows(&'a [f32]),
 }
 
+/// Cells of a right side of few columns that may be laid out in panels: more would take many times their own memory.
+const THIN_MAX: usize = 1 << 20;
+/// From so many weights on these products are quicker than a plain loop.
+const WEIGHTS_MIN: usize = 256;
+
+/// Whether products with `[k, m]` on the right are for this module rather than for a plain loop. Rows do not count: their
+/// bits may not depend on how many there are.
+pub(crate) fn pays(k: usize, m: usize) -> bool {
+    let (own, padded) = (k.saturating_mul(m), k.saturating_mul(m.next_multiple_of(WIDTH)));
+    own >= WEIGHTS_MIN && (padded <= THIN_MAX || padded / 4 <= own)
+}
+
 /// `out = a x b + plus` for `[n, k]` and `[k, m]`; fails where the sides do not have these sizes.
 pub(crate) fn product(
     out: &mut [f32],
@@ -500,6 +512,15 @@ mod tests {
                 product(&mut out, A::Plain(row), B::Plain(&b), (1, k, m), Plus::Nothing).unwrap();
                 assert_eq!(out, want, "{n}x{k}x{m}, alone");
             }
+        }
+    }
+
+    #[test]
+    fn what_is_small_or_would_grow_is_left_to_a_loop() {
+        for (k, m, want) in
+            [(4, 4, false), (16, 16, true), (30_000, 1, true), (40_000, 1, false), (40_000, 8, true)]
+        {
+            assert_eq!(pays(k, m), want, "{k}x{m}");
         }
     }
 

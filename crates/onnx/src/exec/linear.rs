@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use models::LoadError;
 
 use super::attrs::{Attrs, Labels};
-use super::gemm::{A, B, Plus, Right, product as kernel};
+use super::gemm::{A, B, Plus, Right, pays, product as kernel};
 use super::post::{Post, Single, argmax, pair};
 use super::value::{Budget, Cells, Failed, Value};
 use super::{Op, Operator, input};
@@ -24,10 +24,6 @@ pub(crate) fn operator(attrs: Attrs<'_>) -> Result<Option<Op>, LoadError> {
     }
 }
 
-/// From so many weights on the kernels of `gemm` are quicker than the plain loop. Rows do not count: their bits may not
-/// depend on how many there are.
-const WEIGHTS_MIN: usize = 256;
-
 /// A constant on the right, laid out.
 #[derive(Default)]
 struct Constant {
@@ -39,11 +35,9 @@ impl Constant {
     fn prepare(&mut self, constants: &[Option<&Value>], turned: bool) {
         let Some(value) = constants.get(1).copied().flatten() else { return };
         self.weights = value.count();
-        if let (&[rows, columns], Cells::F32(cells)) = (value.dims.as_slice(), &value.cells)
-            && cells.len() >= WEIGHTS_MIN
-        {
+        if let (&[rows, columns], Cells::F32(cells)) = (value.dims.as_slice(), &value.cells) {
             let shape = if turned { (columns, rows) } else { (rows, columns) };
-            self.packed = Some(Right::pack(cells, shape, turned));
+            self.packed = pays(shape.0, shape.1).then(|| Right::pack(cells, shape, turned));
         }
     }
 
@@ -135,7 +129,7 @@ pub(super) fn matmul(
         }};
     }
     let cells = match (&a.cells, &b.cells) {
-        (Cells::F32(x), Cells::F32(y)) if k * m >= WEIGHTS_MIN => {
+        (Cells::F32(x), Cells::F32(y)) if pays(k, m) => {
             let mut out = vec![0.0; count];
             if right.len() == 2 {
                 let y = packed.map_or(B::Plain(y), B::Packed);
