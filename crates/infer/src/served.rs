@@ -18,7 +18,7 @@ use crate::background;
 use crate::batch::Queue;
 use crate::cache::Cached;
 use crate::compute::{self, Pool};
-use crate::config::Queueing;
+use crate::config::{Mode, Queueing};
 use crate::explain::Origin;
 use crate::metrics::Slot;
 use crate::refusal::Refusal;
@@ -249,9 +249,18 @@ impl Served {
         Self { named, gone: self.gone.clone(), ..served }
     }
 
-    /// Says how calls wait, of all signatures. To be called before the version answers.
+    /// Says how calls wait, of all signatures. To be called before the version answers. Calls of a model whose rows have a
+    /// part in each other's answers run whole and alone, whatever the rules say.
     pub fn queue_by(&mut self, rules: &Queueing) {
-        self.queue = Queue::new(rules.clone());
+        let mut own = rules.clone();
+        if !self.backend.keeps_rows_apart() {
+            own.mode = Mode::Alone;
+            tracing::info!(
+                model = &*self.name,
+                "rows change each other's answers: calls run whole and alone"
+            );
+        }
+        self.queue = Queue::new(own);
         for other in self.others.iter_mut().filter_map(Arc::get_mut) {
             other.queue_by(rules);
         }

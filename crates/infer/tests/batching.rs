@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use infer::batch::Queue;
 use infer::config::{Batching, Mode, Queueing};
 use infer::evaluate::{Call, run};
 use infer::{Personality, Reason, Refusal, Served};
@@ -46,25 +45,33 @@ impl Gate {
 }
 
 /// Doubles numbers; refuses batches with a negative one; each row costs a second, as far as the server knows.
-struct Doubles(Arc<Gate>, Signature);
+struct Doubles {
+    gate: Arc<Gate>,
+    signature: Signature,
+    keeps_rows_apart: bool,
+}
 
 impl Backend for Doubles {
     fn signature(&self) -> &Signature {
-        &self.1
+        &self.signature
     }
 
     fn row_cost_ns(&self) -> u64 {
         1_000_000_000
     }
 
+    fn keeps_rows_apart(&self) -> bool {
+        self.keeps_rows_apart
+    }
+
     fn run(&self, batch: &Batch<'_>, outputs: &mut Outputs) -> Result<(), BackendError> {
         let numbers = batch.inputs[0].slice::<f64>().expect("aligned numbers");
-        let mut seen = self.0.0.lock();
+        let mut seen = self.gate.0.lock();
         seen.batches.push(numbers.to_vec());
         seen.shapes.push(batch.inputs[0].dims().to_vec());
-        self.0.1.notify_all();
+        self.gate.1.notify_all();
         while seen.permits == 0 {
-            self.0.1.wait(&mut seen);
+            self.gate.1.wait(&mut seen);
         }
         seen.permits -= 1;
         drop(seen);
@@ -84,6 +91,10 @@ impl Backend for Doubles {
 }
 
 fn model(mode: Mode) -> (Arc<Served>, Arc<Gate>) {
+    model_whose_rows(true, mode)
+}
+
+fn model_whose_rows(keeps_rows_apart: bool, mode: Mode) -> (Arc<Served>, Arc<Gate>) {
     let gate = Arc::new(Gate::default());
     let spec = |name: &str, dtype| TensorSpec { name: name.into(), dtype, row: vec![None], dims: Dims::Rows };
     let signature = Signature {
@@ -91,9 +102,9 @@ fn model(mode: Mode) -> (Arc<Served>, Arc<Gate>) {
         outputs: vec![spec("y", DType::F64), spec("t", DType::Text)],
         columns: Vec::new(),
     };
-    let backend = Box::new(Doubles(gate.clone(), signature));
+    let backend = Box::new(Doubles { gate: gate.clone(), signature, keeps_rows_apart });
     let mut served = Served::new("m".into(), None, Personality::Kserve, backend);
-    served.queue = Queue::new(Queueing { mode, ..Queueing::default() });
+    served.queue_by(&Queueing { mode, ..Queueing::default() });
     (Arc::new(served), gate)
 }
 
@@ -297,6 +308,23 @@ async fn calls_run_alone_where_that_is_asked() {
         call.await.expect("a call").expect("an answer");
     }
     assert!(gate.batches().iter().all(|batch| batch.len() == 2), "{:?}", gate.batches());
+}
+
+#[tokio::test]
+async fn calls_whose_rows_change_each_other_run_whole_and_alone_whatever_is_asked() {
+    for mode in [Mode::Auto, Mode::Fixed(fixed())] {
+        let (served, gate) = model_whose_rows(false, mode);
+        let large: Vec<f64> = (0..2_000).map(f64::from).collect();
+        let calls =
+            [spawn(&served, 1, vec![1.0]), spawn(&served, 2_000, large), spawn(&served, 1, vec![2.0])];
+        gate.open(3);
+        for call in calls {
+            call.await.expect("no panic").expect("it answers");
+        }
+        let mut rows: Vec<usize> = gate.batches().iter().map(Vec::len).collect();
+        rows.sort_unstable();
+        assert_eq!(rows, [1, 1, 2_000]);
+    }
 }
 
 #[test]

@@ -138,6 +138,12 @@ pub trait Backend: Send + Sync {
     /// Runs one batch. `outputs` comes cleared; its memory is the caller's and is reused.
     fn run(&self, batch: &Batch<'_>, outputs: &mut Outputs) -> Result<(), BackendError>;
 
+    /// Whether a row's answer does not depend on the other rows of its batch, so that rows of different calls may share one;
+    /// else the server runs each call whole and alone.
+    fn keeps_rows_apart(&self) -> bool {
+        true
+    }
+
     /// How many batches run at the same time in processes of their own, where a call waits for such a process and
     /// may do so long; the server then gives the model as many threads of its own. `None` where the thread that
     /// calls does the work.

@@ -75,6 +75,10 @@ impl Backend for Through {
         self.backend.run_entry(self.entry, batch, outputs)
     }
 
+    fn keeps_rows_apart(&self) -> bool {
+        self.backend.keeps_rows_apart()
+    }
+
     fn workers(&self) -> Option<usize> {
         self.backend.workers()
     }

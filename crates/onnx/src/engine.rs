@@ -11,6 +11,7 @@ use models::{Backend, BackendError, Batch, DType, LoadError, Outputs, Shape, Sig
 
 use crate::exec::value::{Bounds, Cells, Failed, Value, WORK_PER_NS, input_error};
 use crate::exec::{Program, Run, given, is_tensor};
+use crate::mixing::{mixes, rows_of};
 use crate::proto::{Dim, Elem, Model, Type, ValueInfo, unsupported};
 
 /// Rows of the run at load.
@@ -86,6 +87,8 @@ pub struct Onnx {
     elems: Vec<Elem>,
     /// The file fixes its batch at one row: rows run one by one.
     single: bool,
+    /// Rows have a part in each other's answers.
+    mixes: bool,
     row_cost: RowCost,
     bounds: Bounds,
     summary: Summary,
@@ -164,8 +167,8 @@ impl Onnx {
         })?;
         // A range over the whole batch, or rounds until all rows are done, would let rows change each other's answers: such a
         // graph gets them one by one.
-        let mixes = ["DynamicQuantizeLinear", "If", "Loop"];
-        let may_mix = model.graph.nodes.iter().any(|node| mixes.contains(&node.op.as_str()));
+        let known = ["DynamicQuantizeLinear", "If", "Loop"];
+        let may_mix = model.graph.nodes.iter().any(|node| known.contains(&node.op.as_str()));
         let single = is_fixed || (may_mix && !program.is_apart());
         let spec = |(info, input): (&&ValueInfo, &(Elem, bool, Vec<Option<usize>>))| {
             let dtype = dtype(input.0).expect("it was checked");
@@ -185,8 +188,14 @@ impl Onnx {
         };
         let elems = inputs.iter().map(|input| input.0).collect();
         let row_cost = RowCost { given: 1, held: 1, work: 0, weights: 0 };
-        let mut onnx = Self { program, signature, elems, single, row_cost, bounds, summary };
+        let mut onnx = Self { program, signature, elems, single, mixes: false, row_cost, bounds, summary };
         (onnx.signature.outputs, onnx.row_cost) = onnx.probe(&model)?;
+        if !onnx.single && !onnx.program.is_apart() {
+            let row = |spec: &TensorSpec| spec.row.iter().map(|size| size.unwrap_or(PROBE_FREE)).collect();
+            let inputs: Vec<_> =
+                onnx.elems.iter().copied().zip(onnx.signature.inputs.iter().map(row)).collect();
+            onnx.mixes = mixes(&onnx.program, &inputs, bounds);
+        }
         Ok(onnx)
     }
 
@@ -249,6 +258,8 @@ impl Onnx {
         let step = match (self.single, self.program.is_apart()) {
             (true, _) => 1,
             (false, true) => most.min(self.row_cost.rows_near(given)),
+            // A batch that is too large for that fails by the limits of a run.
+            (false, false) if self.mixes => rows,
             (false, false) => most,
         };
         if rows <= step {
@@ -343,18 +354,6 @@ fn append(whole: &mut Vec<Value>, part: Vec<Value>) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Some rows of each input.
-fn rows_of(values: &[Value], rows: std::ops::Range<usize>) -> Vec<Value> {
-    let cut = |value: &Value| {
-        let stride: usize = value.dims[1..].iter().product();
-        let mut dims = value.dims.clone();
-        dims[0] = rows.len();
-        let cells = value.cells.part(rows.start * stride..rows.end * stride);
-        Value { dims, elem: value.elem, cells }
-    };
-    values.iter().map(cut).collect()
-}
-
 impl Backend for Onnx {
     fn signature(&self) -> &Signature {
         &self.signature
@@ -362,6 +361,10 @@ impl Backend for Onnx {
 
     fn row_cost_ns(&self) -> u64 {
         self.program.cost_ns().max(self.row_cost.work / WORK_PER_NS)
+    }
+
+    fn keeps_rows_apart(&self) -> bool {
+        !self.mixes
     }
 
     fn run(&self, batch: &Batch<'_>, outputs: &mut Outputs) -> Result<(), BackendError> {

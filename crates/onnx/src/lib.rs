@@ -15,6 +15,7 @@
 mod convert;
 mod engine;
 mod exec;
+mod mixing;
 mod proto;
 mod quantize;
 mod wire;
