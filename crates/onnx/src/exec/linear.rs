@@ -11,6 +11,7 @@ use models::LoadError;
 
 use super::attrs::{Attrs, Labels};
 use super::gemm::{A, B, Plus, Right, pays, product as kernel};
+use super::movement::transposed;
 use super::post::{Post, Single, argmax, pair};
 use super::value::{Budget, Cells, Failed, Value};
 use super::{Op, Operator, input};
@@ -156,15 +157,6 @@ pub(super) fn matmul(
     Ok(Value { dims, elem: a.elem, cells })
 }
 
-/// The table with rows and columns exchanged.
-fn turned(value: &Value) -> Result<Value, Failed> {
-    let &[n, m] = value.dims.as_slice() else {
-        return Err(format!("the shape {:?} is no table", value.dims));
-    };
-    let places = (0..m).flat_map(|column| (0..n).map(move |row| row * m + column));
-    Ok(Value { dims: vec![m, n], elem: value.elem, cells: value.cells.pick(places) })
-}
-
 struct Gemm {
     alpha: f32,
     beta: f32,
@@ -186,9 +178,9 @@ impl Operator for Gemm {
     }
 
     fn run(&self, inputs: &[Option<&Value>], budget: &mut Budget) -> Result<Vec<Value>, Failed> {
-        let side = |at: usize, turn: bool| -> Result<Cow<'_, Value>, Failed> {
+        let mut side = |at: usize, turn: bool| -> Result<Cow<'_, Value>, Failed> {
             let value = input(inputs, at)?;
-            Ok(if turn { Cow::Owned(turned(value)?) } else { Cow::Borrowed(value) })
+            Ok(if turn { Cow::Owned(transposed(value, &[1, 0], budget)?) } else { Cow::Borrowed(value) })
         };
         let a = side(0, self.turn_a)?;
         let addend = inputs.get(2).copied().flatten();
